@@ -1,0 +1,61 @@
+# make demo    the whole system, 20,000 events, the funnel and the accounts: needs Python 3.11 or later and nothing else
+# make test    every test; those that need Kafka or PostgreSQL are skipped where neither can be had
+# make dev     the whole system until Ctrl-C, for a page of yours
+# make lint    ruff, mypy --strict, import-linter
+PYTHON ?= python3
+BIN := .venv/bin
+COMPOSE ?= docker compose
+export COMPOSE
+
+.PHONY: demo dev test test-containers lint format lock up down smoke clean
+
+demo: .venv/run
+	$(BIN)/zenstep demo
+
+dev: .venv/run
+	$(BIN)/zenstep dev
+
+test: .venv/dev
+	$(BIN)/pytest $(ARGS)
+
+# The tests of logs and stores with servers from containers only; needs a Docker-compatible engine.
+test-containers: .venv/dev
+	ZENSTEP_TEST_SERVERS=containers ZENSTEP_TEST_REQUIRE=kafka,postgres $(BIN)/pytest $(ARGS)
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Pins what pyproject.toml's ranges allow today, with hashes and without any index's address.
+lock: .venv/dev
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml --group build -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -c requirements.lock pyproject.toml --group build --group dev -o requirements-dev.lock
+
+# The package itself is installed from this folder without asking an index, by the build backend of the lock file.
+.venv/run: requirements.lock pyproject.toml
+	test -e .venv/bin/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/dev: requirements-dev.lock .venv/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+up:
+	$(COMPOSE) up -d --build
+
+down:
+	$(COMPOSE) down -v
+
+smoke: .venv/run
+	$(BIN)/python deploy/smoke.py
+
+clean:
+	rm -rf .venv .zenstep .mypy_cache .pytest_cache .ruff_cache .hypothesis

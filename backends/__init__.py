@@ -1,0 +1,1 @@
+"""What can be swapped: the log (Kafka or SQLite) and the store (PostgreSQL or SQLite)."""

@@ -1,0 +1,246 @@
+"""The log on Kafka, through kafka-python: what may be asked of it, and how its errors read here.
+
+kafka-python retries an idempotent append inside the client until the delivery timeout, so an error seen here is final
+for that record; whether the broker has it may still be unknown, which de-duplication makes harmless.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from backends.log.protocol import LogError, LogUnavailable, RecordTooLarge, UnknownTopic
+
+REQUEST_MS = 4_000
+DELIVERY_MS = 8_000
+CONNECT_MS = 4_000
+MAX_BUFFERED_BYTES = 32 * 1024 * 1024
+FRAMING_BYTES = 1024  # a record batch's header and the record's own fields
+
+COMMON: dict[str, Any] = {
+    "request_timeout_ms": REQUEST_MS,
+    "bootstrap_timeout_ms": CONNECT_MS,
+    "reconnect_backoff_ms": 50,
+    "reconnect_backoff_max_ms": 1_000,
+}
+
+_TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
+_FINAL = (kafka_errors.AuthorizationError, kafka_errors.UnsupportedVersionError, kafka_errors.KafkaConfigurationError)
+# After these the client's idempotent state is no longer the broker's: only a new producer goes on.
+_BROKEN = (
+    kafka_errors.ProducerFencedError,
+    kafka_errors.InvalidProducerEpochError,
+    kafka_errors.OutOfOrderSequenceNumberError,
+    kafka_errors.UnknownProducerIdError,
+    kafka_errors.InvalidProducerIdMappingError,
+    kafka_errors.IllegalStateError,
+)
+
+
+def translate(error: BaseException) -> LogError:
+    """Kafka's error in this protocol's words."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, _TOO_LARGE):
+        return RecordTooLarge(text)
+    if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
+        return UnknownTopic(f"{text}: run zenstep topics create")
+    if isinstance(error, _FINAL):
+        return LogError(text)
+    return LogUnavailable(text)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raises kafka-python's errors, and the sockets', as LogErrors."""
+    try:
+        yield
+    except (kafka_errors.KafkaError, OSError) as error:
+        raise translate(error) from error
+
+
+class KafkaLogAdmin:
+    """Makes and describes topics."""
+
+    def __init__(self, servers: str) -> None:
+        with translated():
+            self._client = KafkaAdminClient(bootstrap_servers=servers.split(","), **COMMON)
+
+    def create_topic(self, topic: str, partitions: int, replication: int) -> bool:
+        """See Admin. The broker stamps records as it appends them, so that their times never fall."""
+        new = {
+            topic: {
+                "num_partitions": partitions,
+                "replication_factor": replication,
+                "configs": {"message.timestamp.type": "LogAppendTime"},
+            }
+        }
+        with translated():
+            try:
+                self._client.create_topics(new, wait_for_metadata=True)
+            except kafka_errors.TopicAlreadyExistsError:
+                return False
+        return True
+
+    def topics(self) -> dict[str, int]:
+        with translated():
+            return {t["name"]: len(t["partitions"]) for t in self._client.describe_topics()}
+
+    def max_message_bytes(self, topic: str) -> int:
+        """The topic's own `max.message.bytes`."""
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs=["max.message.bytes"])
+        with translated():
+            described = self._client.describe_configs([resource], config_filter="all")
+        return int(described["topic"][topic]["max.message.bytes"]["value"])
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class KafkaLogProducer:
+    """See Producer. Connects when first asked something, and again after its idempotent state was lost."""
+
+    def __init__(self, servers: str) -> None:
+        self._servers = servers
+        self._lock = threading.Lock()
+        self._connecting = threading.Lock()
+        self._client: KafkaProducer | None = None
+        self._limits: dict[str, int] = {}  # bytes a record of the topic may have, by topic; the topics known
+        self._buffered = 0
+        self._closed = False
+
+    def partitions(self, topic: str) -> int:
+        client = self._connect()
+        with translated():
+            admin = KafkaLogAdmin(self._servers)
+            try:
+                count = admin.topics().get(topic)
+                if count is None:
+                    raise UnknownTopic(f"there is no topic {topic}: run zenstep topics create")
+                limit = admin.max_message_bytes(topic) - FRAMING_BYTES
+            finally:
+                admin.close()
+            _learn(client, topic)
+        self._limits[topic] = limit
+        return count
+
+    def max_record_bytes(self, topic: str) -> int:
+        self.partitions(topic)
+        return self._limits[topic]
+
+    def ping(self, timeout: float) -> None:
+        with translated():
+            options = COMMON | {"bootstrap_timeout_ms": int(timeout * 1000), "request_timeout_ms": int(timeout * 1000)}
+            client = KafkaAdminClient(bootstrap_servers=self._servers.split(","), **options)
+            client.close()
+
+    def produce(self, topic: str, partition: int, value: bytes) -> "Future[int]":
+        done: Future[int] = Future()
+        client = self._client
+        if client is None or topic not in self._limits:
+            done.set_exception(LogUnavailable("not connected"))
+            return done
+        if len(value) > self._limits[topic]:
+            done.set_exception(RecordTooLarge(f"{len(value)} bytes"))
+            return done
+        with self._lock:
+            room = not self._closed and self._buffered + len(value) <= MAX_BUFFERED_BYTES
+            if room:
+                self._buffered += len(value)
+        if not room:
+            done.set_exception(LogUnavailable("closed" if self._closed else "the buffer is full"))
+            return done
+
+        def acknowledged(metadata: Any) -> None:
+            self._release(len(value))
+            done.set_result(metadata.offset)
+
+        def failed(error: BaseException) -> None:
+            self._release(len(value))
+            self._replace_if_broken(client, topic, error)
+            known = translate(error)
+            # The broker's "too large" takes every record under way with it, and it is not said whose it was.
+            done.set_exception(LogUnavailable(str(known)) if isinstance(known, RecordTooLarge) else known)
+
+        try:
+            sent = client.send(topic, value, partition=partition)
+        except (kafka_errors.KafkaError, ValueError, OSError) as error:
+            failed(error)
+        else:
+            sent.add_callback(acknowledged)
+            sent.add_errback(failed)
+        return done
+
+    def close(self, timeout: float) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            client, self._client = self._client, None
+        if client is not None:
+            client.close(timeout=timeout)
+
+    def _connect(self) -> KafkaProducer:
+        with self._connecting:
+            if self._closed:
+                raise LogUnavailable("closed")
+            if self._client is None:
+                with translated():
+                    client = KafkaProducer(
+                        bootstrap_servers=self._servers.split(","),
+                        acks="all",
+                        enable_idempotence=True,
+                        delivery_timeout_ms=DELIVERY_MS,
+                        linger_ms=0,
+                        batch_size=256 * 1024,
+                        # A broker or topic may take more than the client's default; the broker's word is final.
+                        max_request_size=64 * 1024 * 1024,
+                        # Metadata is there once `partitions` has answered; without it a send fails at once.
+                        max_block_ms=0,
+                        allow_auto_create_topics=False,
+                        metrics_enabled=False,
+                        **COMMON,
+                    )
+                    for topic in self._limits:
+                        _learn(client, topic)
+                self._client = client
+            return self._client
+
+    def _replace_if_broken(self, client: KafkaProducer, topic: str, error: BaseException) -> None:
+        """On kafka-python's own thread, so closing and connecting happen on another.
+
+        The idempotent producer ends for good not only when fenced: a batch that the broker calls too large does it too.
+        """
+        if not isinstance(error, _BROKEN + _TOO_LARGE):
+            return
+        with self._lock:
+            if self._client is not client:
+                return
+            self._client = None
+        _in_background(lambda: _close(client))
+        _in_background(lambda: self.partitions(topic))
+
+    def _release(self, size: int) -> None:
+        with self._lock:
+            self._buffered -= size
+
+
+def _close(client: KafkaProducer) -> None:
+    client.close(timeout=1)
+
+
+def _learn(client: KafkaProducer, topic: str) -> None:
+    """Waits for the topic's metadata. `partitions_for` would wait `max_block_ms`, which is 0 for the sake of `send`."""
+    client._wait_on_metadata(topic, CONNECT_MS)
+
+
+def _in_background(work: Callable[[], object]) -> None:
+    def run() -> None:
+        with suppress(LogError):  # the next `partitions` connects
+            work()
+
+    threading.Thread(target=run, daemon=True).start()

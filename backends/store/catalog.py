@@ -1,0 +1,221 @@
+"""Organisations, snippet keys, members and flows: what administration writes and every role looks up."""
+
+import secrets
+import string
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from backends.store.engine import read_only, upsert
+from schemas import tables as t
+from schemas.ids import KEY_LENGTH, key_digest
+
+_ALPHABET = string.ascii_letters + string.digits
+
+
+class CatalogError(Exception):
+    """What was asked cannot be done; the message is for the person who asked."""
+
+
+class Key(msgspec.Struct, frozen=True):
+    """What a valid snippet key stands for."""
+
+    organisation: str
+    environment: str | None = None
+
+
+class Step(msgspec.Struct, frozen=True):
+    step_id: str
+    position: int
+    name: str
+    content: dict[str, Any] = {}
+
+
+class Flow(msgspec.Struct, frozen=True):
+    """A flow with its steps in order. Published where `published_at` (epoch ms) is set."""
+
+    organisation: str
+    flow_id: str
+    name: str
+    type: str
+    steps: list[Step]
+    published_at: int | None = None
+    targeting: dict[str, Any] = {}
+
+
+class Catalog:
+    """Blocking; every call is one transaction. Raises SQLAlchemy's errors where the store is away."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._reading = read_only(engine)
+
+    # Organisations and members
+
+    def create_organisation(self, name: str, organisation: str | None = None) -> str:
+        """Returns its id. Raises CatalogError where the id is taken."""
+        identifier = organisation or str(uuid.uuid4())
+        row = {"organisation_id": identifier, "name": name, "created_at": _now()}
+        with self._engine.begin() as connection:
+            insert = upsert(connection, t.organisations).values(row).on_conflict_do_nothing()
+            if connection.execute(insert).rowcount == 0:
+                raise CatalogError(f"organisation {identifier} exists already")
+        return identifier
+
+    def organisations(self) -> list[dict[str, Any]]:
+        """Every organisation, oldest first."""
+        with self._reading.begin() as connection:
+            rows = connection.execute(sa.select(t.organisations).order_by(t.organisations.c.created_at))
+            return [dict(row) for row in rows.mappings()]
+
+    def add_member(self, organisation: str, user: str) -> None:
+        """Lets the user of this id (a session token's `sub`) read the organisation. Twice is the same as once."""
+        with self._engine.begin() as connection:
+            _require_organisation(connection, organisation)
+            row = {"organisation_id": organisation, "user_id": user, "created_at": _now()}
+            connection.execute(upsert(connection, t.members).values(row).on_conflict_do_nothing())
+
+    def memberships(self, user: str) -> list[str]:
+        """The organisations a user belongs to, oldest membership first."""
+        m = t.members.c
+        query = sa.select(m.organisation_id).where(m.user_id == user).order_by(m.created_at, m.organisation_id)
+        with self._reading.begin() as connection:
+            return list(connection.execute(query).scalars())
+
+    # Snippet keys
+
+    def create_key(self, organisation: str, environment: str | None = None) -> str:
+        """Makes a key and returns it, the only time it can be read: the store keeps a digest."""
+        key = "".join(secrets.choice(_ALPHABET) for _ in range(KEY_LENGTH))
+        with self._engine.begin() as connection:
+            _require_organisation(connection, organisation)
+            connection.execute(
+                t.snippet_keys.insert().values(
+                    organisation_id=organisation,
+                    key_digest=key_digest(key),
+                    hint=key[-4:],
+                    environment=environment,
+                    created_at=_now(),
+                )
+            )
+        return key
+
+    def revoke_key(self, key_or_hint: str, organisation: str | None = None) -> int:
+        """Revokes a key given whole, or an organisation's key by its last four characters. Returns how many."""
+        k = t.snippet_keys.c
+        where = k.key_digest == key_digest(key_or_hint)
+        if len(key_or_hint) == 4:
+            where = sa.and_(k.hint == key_or_hint, k.organisation_id == organisation)
+        with self._engine.begin() as connection:
+            update = t.snippet_keys.update().where(where, k.revoked_at.is_(None)).values(revoked_at=_now())
+            return connection.execute(update).rowcount
+
+    def keys(self, organisation: str) -> list[dict[str, Any]]:
+        """An organisation's keys without what they are: hint, environment, when made and when revoked."""
+        k = t.snippet_keys.c
+        query = sa.select(k.hint, k.environment, k.created_at, k.revoked_at)
+        with self._reading.begin() as connection:
+            _require_organisation(connection, organisation)
+            rows = connection.execute(query.where(k.organisation_id == organisation).order_by(k.created_at))
+            return [dict(row) for row in rows.mappings()]
+
+    def find_key(self, digest: str) -> Key | None:
+        """What the key with this digest stands for; None where it is unknown or revoked."""
+        k = t.snippet_keys.c
+        query = sa.select(k.organisation_id, k.environment).where(k.key_digest == digest, k.revoked_at.is_(None))
+        with self._reading.begin() as connection:
+            row = connection.execute(query).first()
+        return Key(row[0], row[1]) if row else None
+
+    # Flows
+
+    def import_flow(self, flow: Flow) -> None:
+        """Makes the flow or replaces what is there of it. Counts are by step id, so those of kept steps stay."""
+        key = {"organisation_id": flow.organisation, "flow_id": flow.flow_id}
+        values = {
+            "name": flow.name,
+            "type": flow.type,
+            "published_at": flow.published_at,
+            "targeting": flow.targeting,
+            "updated_at": _now(),
+        }
+        with self._engine.begin() as connection:
+            _require_organisation(connection, flow.organisation)
+            insert = upsert(connection, t.flows).values(key | values)
+            connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=values))
+            s = t.steps.c
+            where = (s.organisation_id == flow.organisation, s.flow_id == flow.flow_id)
+            connection.execute(t.steps.delete().where(*where))
+            if flow.steps:
+                connection.execute(t.steps.insert(), [key | msgspec.to_builtins(step) for step in flow.steps])
+
+    def publish_flow(self, organisation: str, flow_id: str, published: bool = True) -> None:
+        """Raises CatalogError where the organisation has no such flow."""
+        f = t.flows.c
+        update = t.flows.update().where(f.organisation_id == organisation, f.flow_id == flow_id)
+        now = _now()
+        with self._engine.begin() as connection:
+            result = connection.execute(update.values(published_at=now if published else None, updated_at=now))
+            if result.rowcount == 0:
+                raise CatalogError(f"organisation {organisation} has no flow {flow_id}")
+
+    def flow(self, organisation: str, flow_id: str) -> Flow | None:
+        """One flow, published or not."""
+        found = self.flows([(organisation, flow_id)])
+        return found[0] if found else None
+
+    def flows(self, wanted: Iterable[tuple[str, str]]) -> list[Flow]:
+        """Those of these (organisation, flow id) pairs that exist."""
+        pairs = list(wanted)
+        f, s = t.flows.c, t.steps.c
+        with self._reading.begin() as connection:
+            rows = connection.execute(
+                sa.select(t.flows).where(sa.tuple_(f.organisation_id, f.flow_id).in_(pairs))
+            ).mappings()
+            steps = connection.execute(
+                sa.select(t.steps)
+                .where(sa.tuple_(s.organisation_id, s.flow_id).in_(pairs))
+                .order_by(s.position, s.step_id)
+            ).mappings()
+            return _assemble(list(rows), list(steps))
+
+    def flows_of(self, organisation: str) -> list[Flow]:
+        """An organisation's flows by name."""
+        f = t.flows.c
+        with self._reading.begin() as connection:
+            _require_organisation(connection, organisation)
+            ids = connection.execute(sa.select(f.flow_id).where(f.organisation_id == organisation)).scalars().all()
+        return sorted(self.flows([(organisation, i) for i in ids]), key=lambda flow: (flow.name, flow.flow_id))
+
+
+def _assemble(flows: list[sa.RowMapping], steps: list[sa.RowMapping]) -> list[Flow]:
+    by_flow: dict[tuple[str, str], list[Step]] = {}
+    for row in steps:
+        step = Step(row["step_id"], row["position"], row["name"], row["content"])
+        by_flow.setdefault((row["organisation_id"], row["flow_id"]), []).append(step)
+    return [
+        Flow(
+            row["organisation_id"],
+            row["flow_id"],
+            row["name"],
+            row["type"],
+            by_flow.get((row["organisation_id"], row["flow_id"]), []),
+            row["published_at"],
+            row["targeting"],
+        )
+        for row in flows
+    ]
+
+
+def _require_organisation(connection: sa.Connection, organisation: str) -> None:
+    query = sa.select(1).where(t.organisations.c.organisation_id == organisation)
+    if connection.execute(query).first() is None:
+        raise CatalogError(f"there is no organisation {organisation}")
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,88 @@
+"""Opens the store. The one place that knows which database it is; all else speaks SQLAlchemy Core to either."""
+
+import sqlite3
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from schemas.tables import metadata
+
+ENVIRONMENT_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
+"""The database is away, overloaded or gave up a lock: the same work may succeed later."""
+
+
+def open_engine(url: str, pool_size: int = 5) -> sa.Engine:
+    """Does not connect yet. Raises ValueError for an address that is neither PostgreSQL nor SQLite."""
+    if url.startswith(("postgresql://", "postgres://")):
+        return _postgres(url, pool_size)
+    if url.startswith("sqlite:///"):
+        return _sqlite(url)
+    raise ValueError("not a store address (postgresql://user@host/db or sqlite:///path)")
+
+
+def ping(engine: sa.Engine) -> str | None:
+    """None where the store answers and has its tables, else a few words on what is wrong."""
+    try:
+        with engine.connect() as connection:
+            connection.execute(sa.text("SELECT next_offset FROM offsets LIMIT 1"))
+    except ENVIRONMENT_ERRORS as error:
+        return "no tables; run zenstep migrate" if "no such table" in str(error) else "does not answer"
+    except sa.exc.ProgrammingError:
+        return "no tables; run zenstep migrate"
+    return None
+
+
+def _postgres(url: str, pool_size: int) -> sa.Engine:
+    address = sa.make_url(url).set(drivername="postgresql+psycopg")
+    return sa.create_engine(
+        address,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_pre_ping=True,
+        # Committed means on disk whatever the server's default: nothing replays what a crash would take back.
+        connect_args={"connect_timeout": 5, "options": "-c synchronous_commit=on -c timezone=UTC"},
+    )
+
+
+def _sqlite(url: str) -> sa.Engine:
+    path = url.removeprefix("sqlite:///")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": 30})
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # SQLAlchemy's BEGIN below, not the driver's
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        # A transaction that reads first and writes later must not find that another has written in between.
+        mode = "DEFERRED" if connection.get_execution_options().get("read_only") else "IMMEDIATE"
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+    return engine
+
+
+def read_only(engine: sa.Engine) -> sa.Engine:
+    """The same engine for transactions that only read: on SQLite they wait for no writer and stop none."""
+    return engine.execution_options(read_only=True)
+
+
+def upsert(engine: sa.Engine | sa.Connection, table: sa.Table) -> "sa.dialects.postgresql.Insert":
+    """An INSERT of this database's dialect, for ON CONFLICT (both dialects have the same methods)."""
+    if engine.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table)  # type: ignore[return-value]
+
+
+def create_tables(engine: sa.Engine) -> None:
+    """All tables at once, for a test that needs no migration history."""
+    metadata.create_all(engine)

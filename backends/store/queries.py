@@ -1,0 +1,54 @@
+"""What readers ask. Every answer is a sum over cells; no query scans sessions."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from backends.store.engine import read_only
+from schemas import tables as t
+from schemas.ids import partition_of
+
+
+class Span(Protocol):
+    """Cells of one grain with buckets in [start, end), epoch seconds."""
+
+    @property
+    def grain(self) -> int: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+
+class Queries:
+    """Blocking; one transaction a call. Raises SQLAlchemy's errors where the store is away."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = read_only(engine)
+
+    def cells(
+        self, table: sa.Table, organisation: str, flows: Sequence[str], spans: Sequence[Span]
+    ) -> list[sa.RowMapping]:
+        """The rows of a table of cells, of these flows and spans."""
+        c = table.c
+        stretches = [sa.and_(c.grain == s.grain, c.bucket >= s.start, c.bucket < s.end) for s in spans]
+        query = sa.select(table).where(c.organisation_id == organisation, c.flow_id.in_(flows), sa.or_(*stretches))
+        with self._engine.begin() as connection:
+            return list(connection.execute(query).mappings())
+
+    def processed_through(self, organisation: str, topic: str) -> int | None:
+        """Epoch ms up to which every accepted event of the organisation is counted; None where nothing was ever read.
+
+        Its records go to one partition of the topic; where the topic has grown, older ones may be in another.
+        """
+        o, ledger = t.offsets.c, t.ledger.c
+        with self._engine.begin() as connection:
+            rows = connection.execute(sa.select(o.partition, o.processed_through).where(o.topic == topic)).all()
+            through: dict[int, Any] = {row[0]: row[1] for row in rows}
+            if not through:
+                return None
+            where = (ledger.organisation_id == organisation, ledger.topic == topic)
+            mine = set(connection.execute(sa.select(ledger.partition).where(*where).distinct()).scalars())
+        mine.add(partition_of(organisation, max(through) + 1))
+        return min(int(through.get(partition, 0)) for partition in mine)

@@ -1,0 +1,1 @@
+"""The `zenstep` command, one file a command."""

@@ -1,0 +1,188 @@
+"""`zenstep demo`: plays traffic against the whole system, shows the funnel and the accounts. Exit 1 if they are off."""
+
+import asyncio
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from backends.store.catalog import Catalog
+from backends.store.counting import Counting
+from backends.store.engine import open_engine
+from cli.output import command
+from cli.token import session_token
+from cli.traffic import Request, flows_of, play
+
+CLIENTS = 16
+START_SECONDS = 20
+COUNT_SECONDS = 40
+
+
+@click.command()
+@click.option("--events", type=click.IntRange(100, 1_000_000), default=20_000, help="How many at least.")
+@click.option("--seed", type=int, default=7, help="The same seed plays the same sessions.")
+@command
+def demo(events: int, seed: int) -> None:
+    """Play realistic sessions through HTTP, then show the funnel and the accounts."""
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="zenstep-demo-") as folder:
+        if not _play(console, Path(folder), events, seed):
+            raise click.exceptions.Exit(1)
+    console.print(
+        "\nNext: [bold]make dev[/] runs the same system for a page of yours; "
+        "[bold]docker compose up[/] runs it on Kafka and PostgreSQL; the README says how to send a beacon."
+    )
+
+
+def _play(console: Console, folder: Path, events: int, seed: int) -> bool:
+    from cli import embedded
+
+    port, admin_port = _free_port(), _free_port()
+    settings = embedded.settings_in(folder, port, admin_port)
+    embedded.prepare(settings)
+    engine = open_engine(settings.store_url)
+    catalog = Catalog(engine)
+    rng = random.Random(seed)
+    organisations = [catalog.create_organisation(name) for name in ("Acorn", "Birch")]
+    keys = [catalog.create_key(organisation) for organisation in organisations]
+    user = str(uuid.uuid4())
+    flows = [flows_of(organisation, rng) for organisation in organisations]
+    for organisation, theirs in zip(organisations, flows, strict=True):
+        catalog.add_member(organisation, user)
+        for flow in theirs:
+            catalog.import_flow(flow)
+    child = _start(folder, port, admin_port)
+    try:
+        _wait_ready(child, admin_port)
+        requests = list(play(flows, events, time.time_ns() // 1_000_000, rng))
+        started = time.perf_counter()
+        sent, accepted = asyncio.run(_send(console, f"http://127.0.0.1:{port}", requests, keys))
+        seconds = time.perf_counter() - started
+        ledger = _wait_counted(console, Counting(engine), accepted)
+        token = session_token(settings.require("jwt_secret"), settings.jwt_issuer, user)
+        for theirs in flows:
+            path = f"http://127.0.0.1:{port}/api/v1/flows/{theirs[0].flow_id}/analytics"
+            answer = httpx.get(path, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+            answer.raise_for_status()
+            _show(console, answer.json())
+    finally:
+        child.terminate()
+        child.wait(30)
+        engine.dispose()
+    return _balance(console, sent, accepted, ledger, len(requests), seconds)
+
+
+def _start(folder: Path, port: int, admin_port: int) -> "subprocess.Popen[bytes]":
+    arguments = ["dev", "--data", str(folder), "--port", str(port), "--admin-port", str(admin_port)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ZENSTEP_")}
+    command_line = [sys.executable, "-c", "from cli.main import main; main()", *arguments]
+    return subprocess.Popen(command_line, stdout=subprocess.DEVNULL, env=environment)
+
+
+def _wait_ready(child: "subprocess.Popen[bytes]", admin_port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise click.ClickException(f"the system ended with exit code {child.returncode}")
+        try:
+            if httpx.get(f"http://127.0.0.1:{admin_port}/readyz", timeout=2).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise click.ClickException(f"the system was not ready after {START_SECONDS} s")
+
+
+async def _send(console: Console, base: str, requests: list[Request], keys: list[str]) -> tuple[int, int]:
+    """Events sent and events that a 202 accepted. A request without an answer is tried again, as a browser does."""
+    queue = iter(requests)
+    sent = accepted = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("events sent", total=sum(len(request.events) for request in requests))
+
+        async def client() -> None:
+            nonlocal sent, accepted
+            async with httpx.AsyncClient(base_url=base, timeout=30) as http:
+                for request in queue:
+                    sent += len(request.events)
+                    body = orjson.dumps({"events": request.events})
+                    answer = await http.post(*_address(request, keys), content=body, headers=_headers(request, keys))
+                    if answer.status_code == 202:
+                        accepted += answer.json()["accepted"]
+                    progress.advance(bar, len(request.events))
+
+        await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return sent, accepted
+
+
+def _address(request: Request, keys: list[str]) -> tuple[str]:
+    query = f"?key={keys[request.organisation]}" if request.beacon else ""
+    return (f"/api/v1/events{query}",)
+
+
+def _headers(request: Request, keys: list[str]) -> dict[str, str]:
+    if request.beacon:
+        return {"Content-Type": "text/plain;charset=UTF-8"}
+    return {"Content-Type": "application/json", "Authorization": f"Bearer {keys[request.organisation]}"}
+
+
+def _wait_counted(console: Console, counting: Counting, accepted: int) -> dict[str, int]:
+    deadline = time.monotonic() + COUNT_SECONDS
+    ledger: dict[str, int] = {}
+    with console.status("counting"):
+        while time.monotonic() < deadline:
+            ledger = counting.ledger()
+            if ledger.get("consumed", 0) >= accepted:
+                break
+            time.sleep(0.1)
+    return ledger
+
+
+def _show(console: Console, analytics: dict[str, Any]) -> None:
+    totals = analytics["totals"]
+    median = totals["medianSecondsToComplete"]
+    table = Table(
+        title=f"{analytics['flowName']}: {totals['starts']:,} starts, {totals['completionRate']:.0%} completed"
+        + (f", half of them within {median:.0f} s" if median is not None else ""),
+        title_justify="left",
+    )
+    for name in ("step", "sessions", "", "users", "drop-off"):
+        table.add_column(name, justify="left" if name in ("step", "") else "right")
+    most = max([1, *(step["sessions"] for step in analytics["steps"])])
+    for step in analytics["steps"]:
+        bar = "█" * round(20 * step["sessions"] / most)
+        numbers = f"{step['sessions']:,}", bar, f"{step['uniqueUsers']:,}", f"{step['dropOffRate']:.1%}"
+        table.add_row(f"{step['position'] + 1}. {step['name']}", *numbers)
+    console.print(table)
+
+
+def _balance(console: Console, sent: int, accepted: int, ledger: dict[str, int], requests: int, seconds: float) -> bool:
+    counted, duplicates = ledger.get("counted", 0), ledger.get("duplicate", 0)
+    rejected = sum(events for outcome, events in ledger.items() if outcome.startswith("rejected:"))
+    adds_up = sent == accepted == counted + duplicates + rejected
+    console.print(f"{sent:,} events in {requests:,} requests, {seconds:.1f} s: {sent / seconds:,.0f} events/s")
+    console.print(
+        f"[bold]sent {sent:,} = accepted {accepted:,} = counted {counted:,} + duplicates {duplicates:,} "
+        f"+ rejected {rejected:,}[/]  {'[green]adds up[/]' if adds_up else '[red]DOES NOT ADD UP[/]'}"
+    )
+    return adds_up
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

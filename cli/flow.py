@@ -1,0 +1,88 @@
+"""`zenstep flow`: flows, from files for now: the dashboard's own export is the same shape."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from backends.store.catalog import CatalogError, Flow, Step
+from cli.output import UUID, catalog, command, json_option, show
+from schemas.records import Uuid
+
+
+class StepFile(msgspec.Struct, rename="camel"):
+    """One step of a flow file. Its position is its place in the list."""
+
+    id: Uuid
+    name: str
+    content: dict[str, Any] = {}
+
+
+class FlowFile(msgspec.Struct, rename="camel"):
+    """One flow of a flow file."""
+
+    id: Uuid
+    name: str
+    steps: list[StepFile]
+    type: str = "tour"
+    targeting: dict[str, Any] = {}
+
+
+@click.group()
+def flow() -> None:
+    """Flows and their steps."""
+
+
+@flow.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--org", "organisation", type=UUID, required=True, help="The organisation's id.")
+@json_option
+@command
+def import_(file: Path, organisation: str, as_json: bool) -> None:
+    """Import one flow, or a list of flows, from a JSON FILE.
+
+    A flow is {"id", "name", "type", "targeting", "steps": [{"id", "name", "content"}]}. A flow that is there already
+    is replaced, and stays published if it was.
+    """
+    try:
+        parsed = msgspec.json.decode(file.read_bytes(), type=FlowFile | list[FlowFile])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CatalogError(f"{file} is not a flow file: {error}") from None
+    store = catalog()
+    imported = parsed if isinstance(parsed, list) else [parsed]
+    for one in imported:
+        if len({step.id.lower() for step in one.steps}) != len(one.steps):
+            raise CatalogError(f"flow {one.id} has two steps of one id")
+    for one in imported:
+        before = store.flow(organisation, one.id.lower())
+        steps = [Step(step.id.lower(), n, step.name, step.content) for n, step in enumerate(one.steps)]
+        published = before.published_at if before is not None else None
+        store.import_flow(Flow(organisation, one.id.lower(), one.name, one.type, steps, published, one.targeting))
+    result = [{"flow_id": one.id.lower(), "name": one.name, "steps": len(one.steps)} for one in imported]
+    show({"flows": result}, as_json, "\n".join(f"{r['flow_id']}  {r['steps']} steps  {r['name']}" for r in result))
+
+
+@flow.command()
+@click.argument("flow_id", type=UUID)
+@click.option("--org", "organisation", type=UUID, required=True, help="The organisation's id.")
+@click.option("--off", is_flag=True, help="Take it back instead.")
+@json_option
+@command
+def publish(flow_id: str, organisation: str, off: bool, as_json: bool) -> None:
+    """Publish a flow."""
+    catalog().publish_flow(organisation, flow_id, published=not off)
+    show({"flow_id": flow_id, "published": not off}, as_json, "Taken back." if off else "Published.")
+
+
+@flow.command("list")
+@click.option("--org", "organisation", type=UUID, required=True, help="The organisation's id.")
+@json_option
+@command
+def list_(organisation: str, as_json: bool) -> None:
+    """List an organisation's flows."""
+    flows = catalog().flows_of(organisation)
+    text = "\n".join(
+        f"{f.flow_id}  {'published' if f.published_at else 'draft':9}  {len(f.steps)} steps  {f.name}" for f in flows
+    )
+    show({"flows": [msgspec.to_builtins(f) for f in flows]}, as_json, text or "The organisation has no flows yet.")

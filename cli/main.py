@@ -1,0 +1,30 @@
+"""The `zenstep` command."""
+
+import click
+
+from cli import demo, dev, flow, key, ledger, member, migrate, org, roles, settings, token, topics
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="zenstep-ingest")
+def main() -> None:
+    """Takes Zenstep's browser events in, counts each exactly once, and answers with funnels."""
+
+
+for entry in (
+    roles.edge,
+    roles.worker,
+    roles.reader,
+    dev.dev,
+    demo.demo,
+    migrate.migrate,
+    topics.topics,
+    org.org,
+    key.key,
+    flow.flow,
+    member.member,
+    ledger.ledger,
+    settings.settings,
+    token.token,
+):
+    main.add_command(entry)

@@ -1,0 +1,31 @@
+"""`zenstep org`: organisations."""
+
+import click
+
+from cli.output import UUID, catalog, command, json_option, show, when
+
+
+@click.group()
+def org() -> None:
+    """Organisations."""
+
+
+@org.command()
+@click.argument("name")
+@click.option("--id", "organisation", type=UUID, help="Use this id instead of a new one.")
+@json_option
+@command
+def create(name: str, organisation: str | None, as_json: bool) -> None:
+    """Create an organisation called NAME."""
+    identifier = catalog().create_organisation(name, organisation)
+    show({"organisation_id": identifier, "name": name}, as_json, f"{name}: {identifier}")
+
+
+@org.command("list")
+@json_option
+@command
+def list_(as_json: bool) -> None:
+    """List the organisations."""
+    rows = catalog().organisations()
+    text = "\n".join(f"{row['organisation_id']}  {when(row['created_at'])}  {row['name']}" for row in rows)
+    show({"organisations": rows}, as_json, text or "There are no organisations yet.")

@@ -1,0 +1,32 @@
+"""`zenstep edge`, `zenstep worker`, `zenstep reader`: the processes."""
+
+import click
+
+from cli.output import command, configured
+
+
+@click.command()
+@command
+def edge() -> None:
+    """Take events and heartbeats over HTTP and put them into the log."""
+    from ingest.main import run
+
+    run(configured())
+
+
+@click.command()
+@command
+def worker() -> None:
+    """Consume the log and count every event exactly once into the store."""
+    from workers.main import run
+
+    run(configured())
+
+
+@click.command()
+@command
+def reader() -> None:
+    """Answer analytics over HTTP."""
+    from readers.main import run
+
+    run(configured())

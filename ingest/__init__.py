@@ -1,0 +1,1 @@
+"""The edge: read, authenticate, validate, enqueue, answer."""

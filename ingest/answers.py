@@ -1,0 +1,72 @@
+"""Answers: the one place where an outcome becomes a status, headers and bytes."""
+
+from collections.abc import Sequence
+
+import orjson
+from starlette.types import Send
+
+from schemas.events import Problem
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Refusal(Exception):
+    """An answer that is not a 2xx. `reason` is one of a few words, for the metric."""
+
+    def __init__(
+        self, status: int, error: str, reason: str, *, details: Sequence[Problem] = (), headers: Headers | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.headers = headers or []
+        content: dict[str, object] = {"error": error}
+        if details:
+            content["details"] = [problem._asdict() for problem in details]
+        self.body = orjson.dumps(content)
+
+
+def unauthorized() -> Refusal:
+    """The same for a missing, a malformed, an unknown and a revoked key (documented)."""
+    return Refusal(401, "Unauthorized", "unauthorized")
+
+
+def invalid(details: Sequence[Problem]) -> Refusal:
+    return Refusal(400, "Validation failed", "invalid", details=details)
+
+
+def too_large() -> Refusal:
+    return Refusal(413, "Payload too large", "too_large")
+
+
+def unsupported_media_type() -> Refusal:
+    return Refusal(415, "Unsupported media type", "media_type")
+
+
+def not_found() -> Refusal:
+    return Refusal(404, "Not found", "not_found")
+
+
+def method_not_allowed(allowed: str) -> Refusal:
+    return Refusal(405, "Method not allowed", "method", headers=[(b"allow", allowed.encode())])
+
+
+def unavailable(reason: str, retry_after: int = 5) -> Refusal:
+    """Nothing was taken; the client keeps its events and tries again."""
+    return Refusal(503, "Service unavailable", reason, headers=[(b"retry-after", str(retry_after).encode())])
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Headers | None = None) -> None:
+    """Sends a whole JSON response."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                *(headers or []),
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

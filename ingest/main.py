@@ -1,0 +1,94 @@
+"""The edge as a process: opens the log and the store, keeps trying while they are away, serves, drains."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import sqlalchemy as sa
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+
+from backends.log import LogError, Producer, open_producer
+from backends.store.catalog import Catalog, Key
+from backends.store.engine import open_engine, ping
+from ingest.app import Edge, not_found_route
+from ingest.decode import UserHasher
+from ingest.enqueue import Enqueuer
+from ingest.keys import KeyCache
+from schemas.topics import Topics
+from service.admin import AdminServer, Check
+from service.serve import serve
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+REFRESH_SECONDS = 60.0  # a topic that grew is noticed in this time
+CLOSE_SECONDS = 10.0
+
+
+class EdgeService:
+    """The edge's parts, put together. `lifespan` runs them around the serving of `routes`."""
+
+    def __init__(self, settings: Settings, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._catalog = Catalog(engine)
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="edge-store")
+        self._producer: Producer = open_producer(settings.log_url)
+        topics = Topics(settings.topic_prefix)
+        self._enqueuers = [
+            Enqueuer(self._producer, topic, settings.produce_timeout) for topic in (topics.events, topics.heartbeats)
+        ]
+        hasher = UserHasher(settings.require("user_hash_secret"))
+        self._edge = Edge(KeyCache(self._find_key), hasher, *self._enqueuers)
+
+    def routes(self) -> list[BaseRoute]:
+        return self._edge.routes()
+
+    def checks(self) -> dict[str, Check]:
+        """For /readyz. The store is not needed to be ready: known keys go on without it."""
+        return {"log": self._log_problem}
+
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:
+        connecting = asyncio.create_task(self._keep_connected())
+        yield
+        connecting.cancel()
+        await asyncio.to_thread(self._producer.close, CLOSE_SECONDS)
+        self._threads.shutdown(wait=False)
+
+    async def _keep_connected(self) -> None:
+        while True:
+            for enqueuer in self._enqueuers:
+                try:
+                    await asyncio.to_thread(enqueuer.connect)
+                except LogError as error:
+                    log.warning("log not connected", extra={"problem": str(error)})
+            connected = all(enqueuer.connected for enqueuer in self._enqueuers)
+            await asyncio.sleep(REFRESH_SECONDS if connected else RETRY_SECONDS)
+
+    async def _find_key(self, digest: str) -> Key | None:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._catalog.find_key, digest)
+
+    def _log_problem(self) -> str | None:
+        if not all(enqueuer.connected for enqueuer in self._enqueuers):
+            return "not connected yet"
+        try:
+            self._producer.ping(2.0)
+        except LogError as error:
+            return str(error) or "does not answer"
+        return None
+
+
+def run(settings: Settings) -> None:
+    """Until SIGTERM. Raises SettingsError."""
+    engine = open_engine(settings.store_url)
+    edge = EdgeService(settings, engine)
+    admin = AdminServer(settings.admin_host, settings.edge_admin_port, edge.checks() | {"store": lambda: ping(engine)})
+    app = Starlette(routes=[*edge.routes(), not_found_route()], lifespan=edge.lifespan)
+    log.info("edge listens", extra={"host": settings.edge_host, "port": settings.edge_port, "admin": admin.port})
+    serve(app, settings.edge_host, settings.edge_port, admin)
+    admin.close()
+    engine.dispose()

@@ -1,0 +1,1 @@
+"""The readers: session tokens in, funnels out."""

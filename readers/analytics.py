@@ -1,0 +1,160 @@
+"""The numbers of a flow, put together from cells. Pure.
+
+`views` and `completions` of the totals count events of the whole flow; `skips` and `dismissals` those of the flow and
+of its steps, since a user leaves at a step. Rates belong to the cohort of sessions that started in the range, so none
+passes 1, and the numbers of two adjacent ranges add up to those of their union (unique users and the median apart,
+which come from sketches that merge). A session starts with its first view of the flow or of any step of it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from backends.store.catalog import Flow
+from readers.ranges import Interval, Range
+from schemas import sketches
+from schemas.tables import NO_STEP
+
+Row = Mapping[Any, Any]
+COUNTS = ("views", "completions", "skips", "dismissals")
+
+
+class Cells(NamedTuple):
+    """The rows of one stretch of time, by table."""
+
+    counts: Sequence[Row]
+    cohorts: Sequence[Row]
+    cohort_steps: Sequence[Row]
+    sketches: Sequence[Row]
+    custom_events: Sequence[Row] = ()
+
+
+def totals(cells: Cells) -> dict[str, Any]:
+    """Of the whole flow."""
+    cohort = _sum(cells.cohorts, ("sessions", "starts", "completed", "dismissed"))
+    return {
+        **_flow_numbers(cells),
+        "completionRate": _rate(cohort["completed"], cohort["starts"]),
+        "dismissRate": _rate(cohort["dismissed"], cohort["starts"]),
+        "medianSecondsToComplete": sketches.median(
+            row["sketch"] for row in cells.sketches if row["kind"] == sketches.SECONDS
+        ),
+    }
+
+
+def steps(cells: Cells, flow: Flow) -> list[dict[str, Any]]:
+    """Of each step, in order; steps without events are there with zeros."""
+    found = []
+    for step in flow.steps:
+        events = _sum((r for r in cells.counts if r["step_id"] == step.step_id), COUNTS)
+        cohort = _sum((r for r in cells.cohort_steps if r["step_id"] == step.step_id), ("sessions", "dropped"))
+        found.append(
+            {
+                "stepId": step.step_id,
+                "position": step.position,
+                "name": step.name,
+                **events,
+                "sessions": cohort["sessions"],
+                "uniqueUsers": _users(cells.sketches, step.step_id),
+                "dropOff": cohort["dropped"],
+                "dropOffRate": _rate(cohort["dropped"], cohort["sessions"]),
+            }
+        )
+    return found
+
+
+def series(cells: Cells, chosen: Range) -> list[dict[str, Any]]:
+    """The whole flow's numbers by interval. The cells are quarters, or days where the intervals are UTC days."""
+    parts = [split(rows, chosen.intervals) for rows in cells]
+    return [
+        {"start": chosen.local(interval.start), **_flow_numbers(Cells(*(part[n] for part in parts)))}
+        for n, interval in enumerate(chosen.intervals)
+    ]
+
+
+def split(rows: Iterable[Row], intervals: Sequence[Interval]) -> list[list[Row]]:
+    """Rows by the interval their bucket lies in. Intervals follow each other without a gap."""
+    found: list[list[Row]] = [[] for _ in intervals]
+    at = 0
+    for row in sorted(rows, key=lambda row: int(row["bucket"])):
+        while at < len(intervals) and row["bucket"] >= intervals[at].end:
+            at += 1
+        if at == len(intervals):
+            break
+        if row["bucket"] >= intervals[at].start:
+            found[at].append(row)
+    return found
+
+
+def custom_events(cells: Cells) -> list[dict[str, Any]]:
+    """Custom events that name this flow or none, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for row in cells.custom_events:
+        counts[row["name"]] += row["events"]
+    users: dict[str, list[bytes]] = {}
+    for row in cells.sketches:
+        if row["kind"] == sketches.CUSTOM:
+            users.setdefault(row["subject"], []).append(row["sketch"])
+    return [
+        {"name": name, "count": count, "uniqueUsers": sketches.count_users(users.get(name, []))}
+        for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def document(
+    flow: Flow, chosen: Range, whole: Cells, by_interval: Cells, through: int | None, now: int
+) -> dict[str, Any]:
+    """The answer of GET /flows/{id}/analytics. `through` and `now` are epoch ms."""
+    return {
+        "flowId": flow.flow_id,
+        "flowName": flow.name,
+        "flowType": flow.type,
+        "from": chosen.local(chosen.start),
+        "to": chosen.local(chosen.end),
+        "interval": chosen.interval,
+        "timezone": str(chosen.zone),
+        "totals": totals(whole),
+        "steps": steps(whole, flow),
+        "series": series(by_interval, chosen),
+        "customEvents": custom_events(whole),
+        "processedThrough": _utc(through) if through else None,
+        "lagSeconds": max(0, now - through) / 1000 if through else None,
+    }
+
+
+def _flow_numbers(cells: Cells) -> dict[str, int]:
+    whole = _sum((row for row in cells.counts if row["step_id"] == NO_STEP), COUNTS)
+    anywhere = _sum(cells.counts, COUNTS)
+    cohort = _sum(cells.cohorts, ("sessions", "starts"))
+    return {
+        "views": whole["views"],
+        "starts": cohort["starts"],
+        "completions": whole["completions"],
+        "dismissals": anywhere["dismissals"],
+        "skips": anywhere["skips"],
+        "sessions": cohort["sessions"],
+        "uniqueUsers": _users(cells.sketches, NO_STEP),
+    }
+
+
+def _users(rows: Iterable[Row], subject: str) -> int:
+    return sketches.count_users(
+        row["sketch"] for row in rows if row["kind"] == sketches.USERS and row["subject"] == subject
+    )
+
+
+def _sum(rows: Iterable[Row], names: Sequence[str]) -> dict[str, int]:
+    sums = dict.fromkeys(names, 0)
+    for row in rows:
+        for name in names:
+            sums[name] += int(row[name])
+    return sums
+
+
+def _rate(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 0.0
+
+
+def _utc(epoch_ms: int) -> str:
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

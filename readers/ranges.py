@@ -1,0 +1,136 @@
+"""The range of a query: its instants, its local days or hours, and the cells of the store that it is made of. Pure."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+from zoneinfo import ZoneInfo, available_timezones
+
+from schemas.tables import DAY, QUARTER
+
+DEFAULT_DAYS = 30
+MAX_DAYS = {"day": 400, "hour": 31}
+_ZONES = frozenset(available_timezones())
+
+
+class Problem(NamedTuple):
+    """One bad parameter and what is wrong with it."""
+
+    path: str
+    message: str
+
+
+class BadRange(Exception):
+    """Holds every problem with the parameters."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(f"{len(problems)} problems")
+        self.problems = problems
+
+
+class Interval(NamedTuple):
+    """A local day or hour: [start, end) in epoch seconds. A day has 23 or 25 hours where clocks change."""
+
+    start: int
+    end: int
+
+
+class Range(NamedTuple):
+    """[start, end) in epoch seconds, cut into intervals. The first and last interval may be part of a day."""
+
+    start: int
+    end: int
+    interval: str
+    zone: ZoneInfo
+    intervals: list[Interval]
+
+    def local(self, at: int) -> str:
+        """An instant as ISO 8601 with the zone's offset."""
+        return datetime.fromtimestamp(at, self.zone).isoformat()
+
+
+class Span(NamedTuple):
+    """Cells of one grain with buckets in [start, end), epoch seconds."""
+
+    grain: int
+    start: int
+    end: int
+
+
+def parse(start: str | None, end: str | None, interval: str | None, timezone: str | None, now: datetime) -> Range:
+    """The documented parameters `from`, `to`, `interval`, `timezone`. Raises BadRange with every problem.
+
+    A date means its midnight in the zone; a time must have an offset and lie on a quarter of an hour, since the store
+    counts by quarters (our decision). The default is the 30 days that end with today.
+    """
+    problems: list[Problem] = []
+    chosen = interval or "day"
+    if chosen not in MAX_DAYS:
+        problems.append(Problem("interval", "Expected hour or day"))
+        chosen = "day"
+    name = timezone or "UTC"
+    if name not in _ZONES:
+        problems.append(Problem("timezone", "Expected an IANA time zone"))
+        name = "UTC"
+    zone = ZoneInfo(name)
+    until = _instant("to", end, zone, problems)
+    if until is None:
+        until = _midnight(now.astimezone(zone).date() + timedelta(days=1), zone)
+    since = _instant("from", start, zone, problems)
+    if since is None:
+        since = _midnight(datetime.fromtimestamp(until - 1, zone).date() - timedelta(days=DEFAULT_DAYS - 1), zone)
+        since = max(0, min(since, until - QUARTER))
+    if not problems and since >= until:
+        problems.append(Problem("to", "Expected a time after from"))
+    # A day of slack: the same number of local days can be an hour longer where clocks change.
+    if not problems and until - since > MAX_DAYS[chosen] * DAY + 3600:
+        problems.append(Problem("to", f"Expected at most {MAX_DAYS[chosen]} days with interval={chosen}"))
+    if problems:
+        raise BadRange(problems)
+    return Range(since, until, chosen, zone, list(_intervals(since, until, chosen, zone)))
+
+
+def spans(start: int, end: int) -> list[Span]:
+    """The fewest cells that make up [start, end): whole UTC days, and quarters at the ragged ends."""
+    first, last = -(-start // DAY) * DAY, end // DAY * DAY
+    if first >= last:
+        return [Span(QUARTER, start, end)] if start < end else []
+    found = [Span(QUARTER, start, first), Span(DAY, first, last), Span(QUARTER, last, end)]
+    return [span for span in found if span.start < span.end]
+
+
+def _instant(path: str, text: str | None, zone: ZoneInfo, problems: list[Problem]) -> int | None:
+    if text is None:
+        return None
+    try:
+        if len(text) == 10:
+            return _midnight(date.fromisoformat(text), zone)
+        parsed = datetime.fromisoformat(text)
+        seconds = parsed.timestamp() if parsed.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        seconds = None
+    if seconds is None or not 0 <= seconds < 253_402_214_400:
+        problems.append(Problem(path, "Expected a date, or an ISO 8601 time with offset"))
+    elif seconds % QUARTER:
+        problems.append(Problem(path, "Expected a time on a quarter of an hour"))
+    else:
+        return int(seconds)
+    return None
+
+
+def _midnight(day: date, zone: ZoneInfo) -> int:
+    """The instant a local day begins; where clocks skip midnight, the first instant there is."""
+    local = datetime(day.year, day.month, day.day, tzinfo=zone)
+    return int(local.astimezone(UTC).timestamp())
+
+
+def _intervals(start: int, end: int, interval: str, zone: ZoneInfo) -> Iterator[Interval]:
+    at = start
+    while at < end:
+        local = datetime.fromtimestamp(at, zone)
+        if interval == "day":
+            following = _midnight(local.date() + timedelta(days=1), zone)
+        else:
+            following = at + 3600 - (local.minute * 60 + local.second)
+        following = min(end, max(following, at + QUARTER))
+        yield Interval(at, following)
+        at = following

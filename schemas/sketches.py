@@ -1,0 +1,48 @@
+"""Sketches as the store keeps them: distinct users (HLL) and seconds to complete (KLL). All of them merge.
+
+Sizes are chosen for the contract: 16,384 registers give a standard error of 0.8 % (and exact answers to some
+thousand users), a KLL of k = 350 a rank error of 0.8 %. Changing either changes what stored bytes can promise.
+"""
+
+from collections.abc import Iterable
+
+from datasketches import hll_sketch, hll_union, kll_floats_sketch, tgt_hll_type
+
+LG_K = 14
+KLL_K = 350
+
+USERS = "users"
+CUSTOM = "custom"
+SECONDS = "seconds"
+
+
+def add_users(stored: bytes | None, users: Iterable[str]) -> bytes:
+    """The sketch with these users in it."""
+    sketch = hll_sketch.deserialize(stored) if stored else hll_sketch(LG_K, tgt_hll_type.HLL_8)
+    for user in users:
+        sketch.update(user)
+    return bytes(sketch.serialize_compact())
+
+
+def count_users(stored: Iterable[bytes]) -> int:
+    """How many distinct users all these sketches hold together."""
+    union = hll_union(LG_K)
+    for data in stored:
+        union.update(hll_sketch.deserialize(data))
+    return round(float(union.get_estimate()))
+
+
+def add_seconds(stored: bytes | None, seconds: Iterable[float]) -> bytes:
+    """The sketch with these durations in it."""
+    sketch = kll_floats_sketch.deserialize(stored) if stored else kll_floats_sketch(KLL_K)
+    for value in seconds:
+        sketch.update(value)
+    return bytes(sketch.serialize())
+
+
+def median(stored: Iterable[bytes]) -> float | None:
+    """The median of all these sketches together, None where they are empty."""
+    merged = kll_floats_sketch(KLL_K)
+    for data in stored:
+        merged.merge(kll_floats_sketch.deserialize(data))
+    return None if merged.is_empty() else float(merged.get_quantile(0.5))

@@ -1,0 +1,209 @@
+"""The store's tables, the same on PostgreSQL and SQLite. Times are epoch milliseconds, buckets epoch seconds.
+
+`organisation_id` leads every primary key, so that the tables distribute by it (Citus) unchanged. What a reader adds
+up stands in *cells*: a `grain` of a quarter of an hour or a UTC day, and the `bucket` it begins at. A quarter, not an
+hour, because time zones such as Asia/Kolkata begin their days at half past, and a cell must not straddle a midnight.
+"""
+
+import sqlalchemy as sa
+
+QUARTER = 900
+DAY = 86_400
+GRAINS = (QUARTER, DAY)
+NO_STEP = ""  # the cell of the whole flow
+NO_FLOW = ""  # custom events that name no flow
+OTHER_NAMES = "(other)"  # custom events beyond the names an organisation may have
+
+metadata = sa.MetaData()
+
+
+def _organisation() -> sa.Column[str]:
+    return sa.Column("organisation_id", sa.String(36), primary_key=True)
+
+
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+
+
+def _cell(*keys: sa.Column[str]) -> list[sa.Column[str] | sa.Column[int]]:
+    """The key of a cell: whose, of which flow, which stretch of time, and what else."""
+    return [
+        _organisation(),
+        sa.Column("flow_id", sa.String(36), primary_key=True),
+        sa.Column("grain", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("bucket", sa.BigInteger, primary_key=True, autoincrement=False),
+        *keys,
+    ]
+
+
+def _step() -> sa.Column[str]:
+    return sa.Column("step_id", sa.String(36), primary_key=True)
+
+
+# The catalogue: who there is and what they publish.
+organisations = sa.Table(
+    "organisations",
+    metadata,
+    _organisation(),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+)
+snippet_keys = sa.Table(
+    "snippet_keys",
+    metadata,
+    _organisation(),
+    sa.Column("key_digest", sa.String(64), primary_key=True),  # SHA-256: the table holds no credential
+    sa.Column("hint", sa.String(4), nullable=False),  # the key's last characters, to tell keys apart in a list
+    sa.Column("environment", sa.String(64)),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("revoked_at", sa.BigInteger),
+    sa.Index("snippet_keys_digest", "key_digest"),
+)
+members = sa.Table(
+    "members",
+    metadata,
+    _organisation(),
+    sa.Column("user_id", sa.String(36), primary_key=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Index("members_user", "user_id"),
+)
+flows = sa.Table(
+    "flows",
+    metadata,
+    _organisation(),
+    sa.Column("flow_id", sa.String(36), primary_key=True),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("type", sa.String(32), nullable=False),
+    sa.Column("published_at", sa.BigInteger),
+    sa.Column("targeting", sa.JSON, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+)
+steps = sa.Table(
+    "steps",
+    metadata,
+    _organisation(),
+    sa.Column("flow_id", sa.String(36), primary_key=True),
+    sa.Column("step_id", sa.String(36), primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("content", sa.JSON, nullable=False),
+)
+
+# Exactly once: where each partition stands, which ids are in, what became of every event.
+offsets = sa.Table(
+    "offsets",  # of the installation, not of one organisation
+    metadata,
+    sa.Column("topic", sa.String(255), primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("next_offset", sa.BigInteger, nullable=False),
+    # What the log took up to this time (epoch ms) is counted.
+    sa.Column("processed_through", sa.BigInteger, nullable=False),
+)
+seen = sa.Table(
+    "seen",
+    metadata,
+    _organisation(),
+    sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),  # days since 1970; see workers/dedup.py
+    sa.Column("event_id", sa.Uuid(as_uuid=False), primary_key=True),
+    postgresql_partition_by="RANGE (day)",
+)
+ledger = sa.Table(
+    "ledger",
+    metadata,
+    _organisation(),
+    sa.Column("topic", sa.String(255), primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
+    # `consumed`, `counted`, `duplicate`, `rejected:` and a reason. consumed = the sum of the others.
+    sa.Column("outcome", sa.String(64), primary_key=True),
+    _count("events"),
+)
+rejected = sa.Table(
+    "rejected",
+    metadata,
+    _organisation(),  # the nil UUID where the line did not say
+    sa.Column("topic", sa.String(255), primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("record_offset", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("line", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("event", sa.Integer, primary_key=True, autoincrement=False),  # index in the envelope, -1 the whole line
+    sa.Column("reason", sa.String(64), nullable=False),
+    sa.Column("received_at", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+
+# What readers add up.
+counts = sa.Table(
+    "counts",
+    metadata,
+    *_cell(_step()),
+    _count("views"),
+    _count("completions"),
+    _count("skips"),
+    _count("dismissals"),
+)
+custom_events = sa.Table(
+    "custom_events",
+    metadata,
+    *_cell(sa.Column("name", sa.String(255), primary_key=True)),
+    _count("events"),
+)
+custom_names = sa.Table(
+    "custom_names",  # an organisation's first so many names; the rest is counted as one
+    metadata,
+    _organisation(),
+    sa.Column("name", sa.String(255), primary_key=True),
+)
+cohorts = sa.Table(
+    "cohorts",
+    metadata,
+    *_cell(),
+    _count("sessions"),  # by the bucket of a session's first event of any kind
+    _count("starts"),  # by the bucket of its first view; so are the next two
+    _count("completed"),
+    _count("dismissed"),
+)
+cohort_steps = sa.Table(
+    "cohort_steps",
+    metadata,
+    *_cell(_step()),
+    _count("sessions"),  # started sessions that saw the step
+    _count("dropped"),  # of them, those that got no further and did not complete
+)
+sketches = sa.Table(
+    "sketches",
+    metadata,
+    *_cell(
+        sa.Column("kind", sa.String(8), primary_key=True),  # `users`, `custom` or `seconds`
+        sa.Column("subject", sa.String(255), primary_key=True),  # a step id, an event name, or empty
+    ),
+    sa.Column("sketch", sa.LargeBinary, nullable=False),
+)
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    _organisation(),
+    sa.Column("flow_id", sa.String(36), primary_key=True),
+    sa.Column("session", sa.String(32), primary_key=True),  # a digest of the client's session id
+    sa.Column("first_at", sa.BigInteger, nullable=False),
+    sa.Column("started_at", sa.BigInteger),
+    sa.Column("completed_at", sa.BigInteger),
+    sa.Column("dismissed", sa.Boolean, nullable=False),
+    sa.Column("steps", sa.JSON, nullable=False),  # ids of the steps seen
+    sa.Column("furthest", sa.String(36)),
+    sa.Column("timed", sa.Boolean, nullable=False),  # its seconds to complete are in the sketch
+)
+heartbeats = sa.Table(
+    "heartbeats",
+    metadata,
+    _organisation(),
+    sa.Column("host", sa.String(255), primary_key=True),
+    sa.Column("last_seen_at", sa.BigInteger, nullable=False),
+)
+horizon = sa.Table(
+    "horizon",  # of the installation: days before `day` are dropped from `seen`, so nothing of them can be counted
+    metadata,
+    sa.Column("singleton", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("day", sa.Integer, nullable=False),
+)
+
+INSTALLATION_TABLES = {"offsets", "horizon"}

@@ -1,0 +1,1 @@
+"""What every process has: settings, metrics, an admin port, logs, an orderly end."""

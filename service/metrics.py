@@ -1,0 +1,57 @@
+"""Every metric, each with a sentence. No label's values grow with organisations, keys, flows or users."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+# The edge. `route` is the route's pattern, `status` the three digits, `reason` one of ingest.errors and so few.
+requests = Counter("zenstep_http_requests_total", "Requests answered.", ["route", "method", "status"])
+http_seconds = Histogram(
+    "zenstep_http_request_seconds",
+    "Seconds from a request's headers to its answer.",
+    ["route"],
+    buckets=_FAST,
+)
+events_received = Counter("zenstep_events_received_total", "Events in the bodies that could be read.")
+events_accepted = Counter("zenstep_events_accepted_total", "Events answered with a 2xx, so durable in the log.")
+events_refused = Counter(
+    "zenstep_events_refused_total",
+    "Events, or bodies that could not be read, answered with an error.",
+    ["reason"],
+)
+heartbeats_accepted = Counter("zenstep_heartbeats_accepted_total", "Heartbeats answered with a 2xx.")
+records_acknowledged = Counter("zenstep_records_acknowledged_total", "Records that the log acknowledged.", ["topic"])
+records_failed = Counter("zenstep_records_failed_total", "Records that the log did not acknowledge.", ["topic"])
+produce_seconds = Histogram(
+    "zenstep_produce_seconds",
+    "Seconds from handing a record to the log to its acknowledgement.",
+    buckets=_FAST,
+)
+key_lookups = Counter("zenstep_key_lookups_total", "Look-ups of snippet keys, by what answered.", ["result"])
+
+# The worker. Partitions are a few per topic, by the operator's own setting.
+events_consumed = Counter("zenstep_events_consumed_total", "Events taken from the log and accounted for.", ["topic"])
+events_counted = Counter("zenstep_events_counted_total", "Events counted.", ["topic"])
+events_duplicate = Counter("zenstep_events_duplicate_total", "Events already counted before.", ["topic"])
+events_rejected = Counter("zenstep_events_rejected_total", "Events set aside, by reason.", ["topic", "reason"])
+events_late = Counter("zenstep_events_late_total", "Events counted into an hour more than an hour before receipt.")
+events_clamped = Counter("zenstep_events_clamped_total", "Events from a client's future, counted at their receipt.")
+batch_seconds = Histogram("zenstep_batch_seconds", "Seconds of one batch, from decoding to commit.", buckets=_FAST)
+batch_events = Histogram(
+    "zenstep_batch_events", "Events of one batch.", buckets=(1, 10, 50, 100, 500, 1000, 5000, 10000, 50000)
+)
+lag_records = Gauge("zenstep_lag_records", "Records of a partition not yet counted.", ["topic", "partition"])
+lag_seconds = Gauge(
+    "zenstep_lag_seconds",
+    "Age of the newest counted record where records wait, else 0.",
+    ["topic", "partition"],
+)
+partitions_assigned = Gauge("zenstep_partitions_assigned", "Partitions this worker holds.")
+environment_errors = Counter(
+    "zenstep_environment_errors_total", "Batches put off because the log or the store was away.", ["part"]
+)
+zombie_batches = Counter("zenstep_zombie_batches_total", "Batches not written because the offset had moved already.")
+
+# The reader.
+token_checks = Counter("zenstep_token_checks_total", "Session tokens checked, by result.", ["result"])
+jwks_fetches = Counter("zenstep_jwks_fetches_total", "Fetches of the JWKS document, by result.", ["result"])

@@ -1,0 +1,107 @@
+"""Every setting, in one class, each with a sentence. `zenstep settings` prints it as the table of the README."""
+
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+JwtAlgorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message names the environment variable."""
+
+
+class Settings(BaseSettings):
+    """Read from the environment, each name with ZENSTEP_ before it."""
+
+    model_config = SettingsConfigDict(env_prefix="ZENSTEP_", extra="ignore")
+
+    log_url: str = Field(
+        "sqlite:///.zenstep/log.db",
+        description="Where the log is: `kafka://host:port[,host:port]`, or `sqlite:///path` for one machine.",
+    )
+    store_url: str = Field(
+        "sqlite:///.zenstep/store.db",
+        description="Where the store is: `postgresql://user:password@host/db`, or `sqlite:///path`.",
+    )
+    topic_prefix: str = Field("zenstep", description="What the topics' names begin with.")
+    partitions: int = Field(8, ge=1, description="Partitions of a topic when `zenstep topics create` makes it.")
+    replication: int = Field(1, ge=1, description="Copies of a topic when `zenstep topics create` makes it on Kafka.")
+    group: str = Field("zenstep-workers", description="The workers' consumer group.")
+
+    user_hash_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Secret that user ids are hashed with at the edge. Changing it makes every user a new one.",
+    )
+    edge_host: str = Field("127.0.0.1", description="Address the edge listens on.")
+    edge_port: int = Field(8080, ge=0, le=65535, description="Port the edge listens on.")
+    edge_admin_port: int = Field(9101, ge=0, le=65535, description="The edge's port for /livez, /readyz, /metrics.")
+    produce_timeout: float = Field(
+        10.0, gt=0, description="Seconds a request waits for the log's acknowledgement before it is a 503."
+    )
+
+    worker_admin_port: int = Field(9102, ge=0, le=65535, description="The worker's port for /livez, /readyz, /metrics.")
+    batch_records: int = Field(1000, ge=1, description="Records a worker takes into one transaction at most.")
+
+    reader_host: str = Field("127.0.0.1", description="Address the reader listens on.")
+    reader_port: int = Field(8081, ge=0, le=65535, description="Port the reader listens on.")
+    reader_admin_port: int = Field(9103, ge=0, le=65535, description="The reader's port for /livez, /readyz, /metrics.")
+    admin_host: str = Field("127.0.0.1", description="Address that every admin port listens on.")
+
+    jwt_algorithm: JwtAlgorithm = Field(
+        "HS256",
+        description="The one algorithm session tokens are signed with; what a token says of itself is ignored.",
+    )
+    jwt_secret: SecretStr | None = Field(
+        None, min_length=16, description="The Supabase project's JWT secret, for HS256."
+    )
+    jwks_url: str | None = Field(None, description="The Supabase project's JWKS document, for RS256, ES256 and EdDSA.")
+    jwt_issuer: str | None = Field(
+        None,
+        description="The `iss` a session token must have, such as `https://PROJECT.supabase.co/auth/v1`.",
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level logged.")
+
+    @field_validator("log_url")
+    @classmethod
+    def _log_url(cls, value: str) -> str:
+        if not value.startswith(("kafka://", "sqlite:///")):
+            raise ValueError("must begin with kafka:// or sqlite:///")
+        return value
+
+    @field_validator("store_url")
+    @classmethod
+    def _store_url(cls, value: str) -> str:
+        if not value.startswith(("postgresql://", "postgres://", "sqlite:///")):
+            raise ValueError("must begin with postgresql:// or sqlite:///")
+        return value
+
+    def require(self, name: str) -> str:
+        """The value of an optional setting. Raises SettingsError where it is not set."""
+        value = getattr(self, name)
+        if value is None or value == "":
+            raise SettingsError(f"ZENSTEP_{name.upper()} is not set")
+        return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def load() -> Settings:
+    """Raises SettingsError, naming each wrong variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = (f"ZENSTEP_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False))
+        raise SettingsError("; ".join(problems)) from None
+
+
+def markdown() -> str:
+    """The settings as a Markdown table."""
+    rows = ["| variable | default | what it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f"`{field.default}`"
+        rows.append(
+            f"| `ZENSTEP_{name.upper()}` | {default} | {(field.description or '').replace('|', chr(92) + '|')} |"
+        )
+    return "\n".join(rows)

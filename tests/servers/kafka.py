@@ -1,0 +1,141 @@
+"""Apache Kafka for tests: one node in KRaft mode, as a local process or a container."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+from backends.log import LogUnavailable, open_admin
+from tests.servers.ports import end, free_port, wait_listening
+
+VERSION = "4.1.2"
+IMAGE = f"apache/kafka:{VERSION}"
+POM = Path(__file__).with_name("kafka-pom.xml")
+START_SECONDS = 60
+
+
+def jars() -> Path:
+    """The folder of Kafka's jars, fetched from Maven Central once. Raises RuntimeError where it cannot be had."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zenstep-ingest"
+    target = cache / f"kafka-{VERSION}"
+    if target.is_dir():
+        return target
+    if not shutil.which("mvn") or not shutil.which("java"):
+        raise RuntimeError("no java and mvn")
+    fresh = cache / f"kafka-{uuid.uuid4()}"
+    fresh.mkdir(parents=True)
+    shutil.copy(POM, fresh / "pom.xml")
+    fetch = ["mvn", "-q", "-B", "-f", str(fresh / "pom.xml"), "dependency:copy-dependencies", "-DincludeScope=runtime"]
+    done = subprocess.run([*fetch, f"-DoutputDirectory={fresh}"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        shutil.rmtree(fresh)
+        raise RuntimeError("Maven could not fetch Kafka's jars")
+    try:
+        fresh.rename(target)
+    except OSError:  # another run was first
+        shutil.rmtree(fresh)
+    return target
+
+
+class LocalKafka:
+    """A broker of this machine. `stop`, `kill` and `start` keep its port and its data."""
+
+    how = f"local process {VERSION}"
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "kafka.log"
+        self.port = free_port()
+        self.servers = f"127.0.0.1:{self.port}"
+        self._jars = jars()
+        self._config = folder / "server.properties"
+        self._process: subprocess.Popen[bytes] | None = None
+        controller = free_port()
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.servers}",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "log.dirs": folder / "data",
+            "offsets.topic.replication.factor": 1,
+            "offsets.topic.num.partitions": 4,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "group.initial.rebalance.delay.ms": 0,
+            "auto.create.topics.enable": "false",
+        }
+        self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        self._java("kafka.tools.StorageTool", "format", "-t", str(uuid.uuid4()), "-c", str(self._config)).wait(60)
+        self.start()
+
+    def start(self) -> None:
+        self._process = self._java("kafka.Kafka", str(self._config))
+        wait_listening(self.port, START_SECONDS, self._process, self.log)
+        wait_for_broker(self.servers)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            end(self._process)
+            self._process = None
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _java(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        command = ["java", "-Xmx512m", "-cp", f"{self._jars}/*", *arguments]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+class ContainerKafka:
+    """A broker in a container, on a fixed port since it has to advertise it."""
+
+    how = f"container {IMAGE}"
+
+    def __init__(self) -> None:
+        from testcontainers.core.container import DockerContainer
+
+        port = free_port()
+        self.servers = f"127.0.0.1:{port}"
+        self._container = (
+            DockerContainer(IMAGE)
+            .with_bind_ports(port, port)
+            .with_env("KAFKA_NODE_ID", "1")
+            .with_env("KAFKA_PROCESS_ROLES", "broker,controller")
+            .with_env("KAFKA_CONTROLLER_QUORUM_VOTERS", "1@localhost:29093")
+            .with_env("KAFKA_CONTROLLER_LISTENER_NAMES", "CONTROLLER")
+            .with_env("KAFKA_LISTENERS", f"PLAINTEXT://:{port},CONTROLLER://:29093")
+            .with_env("KAFKA_ADVERTISED_LISTENERS", f"PLAINTEXT://{self.servers}")
+            .with_env("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT")
+            .with_env("KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR", "1")
+            .with_env("KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "1")
+            .with_env("KAFKA_TRANSACTION_STATE_LOG_MIN_ISR", "1")
+            .with_env("KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS", "0")
+            .with_env("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false")
+        )
+        self._container.start()
+        wait_for_broker(self.servers)
+
+    def stop(self) -> None:
+        self._container.stop()
+
+
+def wait_for_broker(servers: str, seconds: float = START_SECONDS) -> None:
+    """A published port answers before the broker does, so the broker itself is asked."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            open_admin(f"kafka://{servers}").close()
+            return
+        except LogUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)

@@ -1,0 +1,76 @@
+"""PostgreSQL for tests: a cluster of its own in a temporary folder, or a container."""
+
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.servers.ports import end, free_port, wait_listening
+
+IMAGE = "postgres:15-bookworm"
+
+
+def _binaries() -> Path:
+    candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
+    found = [str(path) for path in candidates] + [path for path in [shutil.which("initdb")] if path]
+    if not found:
+        raise RuntimeError("no initdb")
+    return Path(found[0]).resolve().parent
+
+
+class LocalPostgres:
+    """Never as root: where the tests run as root, the server runs as `postgres`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.log = folder / "postgres.log"
+        self.port = free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}"
+        binaries = _binaries()
+        self._as = "postgres" if os.geteuid() == 0 else None
+        if self._as:
+            user = pwd.getpwnam(self._as)
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        version = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True)
+        self.how = "local process " + version.stdout.split()[2]
+        initdb = [str(binaries / "initdb"), "-D", str(folder / "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        subprocess.run([*initdb, "--no-sync"], user=self._as, check=True, capture_output=True, cwd=folder)
+        self._command = [
+            str(binaries / "postgres"),
+            *("-D", str(folder / "data"), "-k", str(folder), "-p", str(self.port)),
+            *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=100"),
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, user=self._as, stdout=log, stderr=log, cwd=self._folder, umask=0o077
+            )
+        wait_listening(self.port, 30, self._process, self.log)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            import signal
+
+            self._process.send_signal(signal.SIGINT)  # fast shutdown: does not wait for clients
+            end(self._process)
+            self._process = None
+
+
+class ContainerPostgres:
+    """A server in a container."""
+
+    how = f"container {IMAGE}"
+
+    def __init__(self) -> None:
+        from testcontainers.postgres import PostgresContainer
+
+        self._container = PostgresContainer(IMAGE, driver=None)
+        self._container.start()
+        self.url = str(self._container.get_connection_url()).rpartition("/")[0]
+
+    def stop(self) -> None:
+        self._container.stop()

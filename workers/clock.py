@@ -1,0 +1,60 @@
+"""When an event happened, and which day its id is remembered under. Pure; times are epoch milliseconds."""
+
+from typing import NamedTuple
+
+from schemas.ids import uuid7_ms
+from workers.items import Item
+
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+WINDOW_DAYS = 7
+
+
+class Happened(NamedTuple):
+    """The time an event counts at, and what had to be done to it."""
+
+    at: int
+    clamped: bool = False  # it lay in the future
+    too_old: bool = False  # before the window: not counted
+
+
+def happened(item: Item) -> Happened:
+    """The client's time, corrected where its clock is wrong by over a minute, never later than receipt.
+
+    `sent` is the client's clock at sending: what it differs from receipt is the clock's error and the way's duration.
+    Below a minute that is left alone, since the way takes its time too (our decision).
+    """
+    event = item.event
+    if event is None or event.time is None:
+        return Happened(item.received)
+    at = event.time
+    if item.sent is not None and abs(item.received - item.sent) > MINUTE:
+        at += item.received - item.sent
+    if at > item.received + MINUTE:
+        return Happened(item.received, clamped=True)
+    return Happened(at, too_old=at < item.received - WINDOW_DAYS * DAY)
+
+
+class Memory(NamedTuple):
+    """The day an id is entered under, and whether earlier tries may be under another."""
+
+    day: int
+    everywhere: bool
+
+
+def memory(item: Item) -> Memory:
+    """The day comes from the event itself, so that a retry on another day meets its first try.
+
+    It is the day of the client's own time, else of the time in a version 7 id. Where there is neither, or it lies more
+    than the window from receipt, it is the day of receipt, and a retry may fall on another: so those, and days still to
+    come (which were beyond the window when an earlier try arrived), are looked for under every day. With days kept for
+    twice the window and one, a retry within the window of the first receipt is always recognised.
+    """
+    receipt = item.received // DAY
+    own = item.event.time if item.event is not None else None
+    if own is None:
+        own = uuid7_ms(item.id)
+    if own is None or abs(own // DAY - receipt) > WINDOW_DAYS:
+        return Memory(receipt, everywhere=True)
+    return Memory(own // DAY, everywhere=own // DAY > receipt)

@@ -1,0 +1,75 @@
+"""From records to items: every event and heartbeat with where it stood, and what could not be read set aside."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from backends.log import Record
+from schemas import records
+from schemas.ids import NIL
+from schemas.records import Envelope, RecordEvent
+
+WHOLE_LINE = -1
+
+
+class Place(NamedTuple):
+    """Where something stood in the log. `event` is the index in the envelope, -1 the whole line."""
+
+    topic: str
+    partition: int
+    offset: int
+    line: int
+    event: int
+
+
+class Item(NamedTuple):
+    """One event to be counted. A heartbeat is an item without an event, with its host. Times are epoch ms."""
+
+    place: Place
+    organisation: str
+    id: str
+    received: int
+    sent: int | None = None
+    event: RecordEvent | None = None
+    host: str | None = None
+
+
+class Rejection(NamedTuple):
+    """What will never be counted, why, and its bytes."""
+
+    place: Place
+    organisation: str
+    reason: str
+    received: int
+    body: bytes
+
+
+def read(batch: Iterable[Record]) -> tuple[list[Item], list[Rejection]]:
+    """Never raises: a line that is not one of ours is a rejection, and the lines beside it are read."""
+    items: list[Item] = []
+    poison: list[Rejection] = []
+    for record in batch:
+        for number, line in records.lines(record.value):
+            place = Place(record.topic, record.partition, record.offset, number, WHOLE_LINE)
+            try:
+                decoded = records.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                poison.append(Rejection(place, NIL, "unreadable", record.timestamp, line))
+                continue
+            organisation = decoded.org.lower()
+            if decoded.v != records.VERSION:
+                poison.append(Rejection(place, organisation, "unknown_version", decoded.received, line))
+            elif isinstance(decoded, Envelope):
+                for index, event in enumerate(decoded.events):
+                    where = place._replace(event=index)
+                    items.append(Item(where, organisation, event.id.lower(), decoded.received, decoded.sent, event))
+            else:
+                items.append(Item(place, organisation, decoded.id.lower(), decoded.received, host=decoded.host or ""))
+    return items, poison
+
+
+def reject(item: Item, reason: str) -> Rejection:
+    """Sets one item aside with the bytes of its event alone."""
+    body = records.encode_event(item.event) if item.event is not None else b""
+    return Rejection(item.place, item.organisation, reason, item.received, body)

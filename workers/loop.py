@@ -1,0 +1,153 @@
+"""The worker's loop: poll, apply, commit; and what to do when the log or the store is away.
+
+Everything happens on one thread, between two polls: when a partition is revoked no batch is under way, so there is
+nothing to drain. The store's offsets are the truth; Kafka's are kept for the lag tools.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import sqlalchemy as sa
+
+from backends.log import Consumer, LogUnavailable, Record, TopicPartition
+from backends.store.counting import Counting, OffsetMoved
+from backends.store.engine import ENVIRONMENT_ERRORS
+from service import metrics
+from workers.batch import Batches
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+LAG_SECONDS = 1.0
+BACKOFF = (0.2, 10.0)
+
+
+class Worker:
+    """Runs until `stop`. `open_consumer` is given the two callbacks of the group and returns the consumer."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        open_consumer: Callable[[Callable[..., Mapping[TopicPartition, int]], Callable[..., None]], Consumer],
+        batch_records: int = 1000,
+    ) -> None:
+        self._batches = Batches(engine)
+        self._counting = Counting(engine)
+        self._batch_records = batch_records
+        self._stopping = threading.Event()
+        self._next: dict[TopicPartition, int] = {}
+        self._reached: dict[TopicPartition, int] = {}
+        self._lag_at = 0.0
+        self._consumer = open_consumer(self._on_assign, self._on_revoke)
+        self.problem: str | None = "starting"
+
+    def stop(self) -> None:
+        """Finishes the batch under way, then `run` returns. Safe from a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Raises OffsetOutOfRange, and whatever is a fault of ours: both need somebody to look."""
+        failures = 0
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self._step()
+                    failures = 0
+                    self.problem = None
+                except LogUnavailable as error:
+                    failures = self._back_off("log", error, failures)
+                except ENVIRONMENT_ERRORS as error:
+                    failures = self._back_off("store", error, failures)
+        finally:
+            self._consumer.close()
+
+    def _step(self) -> None:
+        batch = self._consumer.poll(POLL_SECONDS, self._batch_records)
+        batch = [r for r in batch if TopicPartition(r.topic, r.partition) in self._next]
+        if batch:
+            self._apply(batch)
+        if time.monotonic() - self._lag_at >= LAG_SECONDS or not batch:
+            self._lag_at = time.monotonic()
+            self._measure_lag()
+
+    def _apply(self, batch: list[Record]) -> None:
+        while batch:
+            try:
+                moved = self._batches.apply(batch, self._next)
+            except OffsetMoved as error:
+                # We were away so long that another worker went on. What it has done is done; ask where it stands.
+                metrics.zombie_batches.inc()
+                lost = TopicPartition(error.topic, error.partition)
+                log.warning("offset moved by another worker", extra={"topic": lost.topic, "partition": lost.partition})
+                batch = [r for r in batch if (r.topic, r.partition) != lost]
+                self._reposition([lost])
+            except Exception:
+                # Nothing of the batch was written: read all of it again.
+                self._reposition([], rewind=True)
+                raise
+            else:
+                self._next.update(moved)
+                self._reached.update({TopicPartition(r.topic, r.partition): r.timestamp for r in batch})
+                self._consumer.commit(moved)
+                return
+
+    def _reposition(self, partitions: list[TopicPartition], rewind: bool = False) -> None:
+        """Asks the store where partitions stand, or goes back to where the last commit of ours left them."""
+        if not rewind:
+            stored = self._counting.offsets({tp: self._next[tp] for tp in partitions})
+            self._next.update({tp: stored[tp] for tp in partitions})
+        for tp in self._consumer.assignment():
+            if tp in self._next and (rewind or tp in partitions):
+                self._consumer.seek(tp, self._next[tp])
+
+    def _on_assign(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
+        beginning = self._consumer.beginning_offsets(partitions)
+        stored = self._counting.offsets({tp: beginning[tp] for tp in partitions})
+        offsets = {tp: stored[tp] for tp in partitions}
+        self._next.update(offsets)
+        metrics.partitions_assigned.set(len(self._next))
+        log.info("partitions assigned", extra={"partitions": [f"{tp.topic}[{tp.partition}]" for tp in partitions]})
+        return offsets
+
+    def _on_revoke(self, partitions: list[TopicPartition]) -> None:
+        for tp in partitions:
+            self._next.pop(tp, None)
+            self._reached.pop(tp, None)
+            for gauge in (metrics.lag_records, metrics.lag_seconds):
+                with suppress(KeyError):
+                    gauge.remove(tp.topic, str(tp.partition))
+        metrics.partitions_assigned.set(len(self._next))
+        log.info("partitions revoked", extra={"partitions": [f"{tp.topic}[{tp.partition}]" for tp in partitions]})
+
+    def _measure_lag(self) -> None:
+        """Sets the lag gauges, and tells the store of partitions that are caught up as of before the question."""
+        held = list(self._next)
+        if not held:
+            return
+        asked = time.time_ns() // 1_000_000
+        ends = self._consumer.end_offsets(held)
+        caught_up = {}
+        for tp in held:
+            behind = max(0, ends[tp] - self._next[tp])
+            labels = (tp.topic, str(tp.partition))
+            metrics.lag_records.labels(*labels).set(behind)
+            age = max(0, asked - self._reached.get(tp, asked)) / 1000 if behind else 0
+            metrics.lag_seconds.labels(*labels).set(age)
+            if not behind:
+                caught_up[tp] = self._next[tp]
+        self._counting.mark_caught_up(caught_up, asked)
+
+    def _back_off(self, part: str, error: Exception, failures: int) -> int:
+        metrics.environment_errors.labels(part).inc()
+        self.problem = f"{part} is away"
+        seconds = min(BACKOFF[1], BACKOFF[0] * 2**failures) * random.uniform(0.5, 1.0)
+        log.warning("%s is away, backing off", part, extra={"seconds": round(seconds, 2), "kind": type(error).__name__})
+        try:
+            self._consumer.keep_alive(seconds)
+        except LogUnavailable:
+            self._stopping.wait(seconds)
+        return failures + 1

@@ -1,0 +1,45 @@
+"""The worker as a process: until SIGTERM, in one thread, with the admin port beside it."""
+
+import functools
+import logging
+import signal
+
+import sqlalchemy as sa
+
+from backends.log import open_consumer
+from backends.store.engine import open_engine, ping
+from schemas.topics import Topics
+from service.admin import AdminServer
+from service.settings import Settings
+from workers.loop import Worker
+
+log = logging.getLogger(__name__)
+
+
+def create(settings: Settings, engine: sa.Engine) -> Worker:
+    """A worker on the settings' log. Raises LogUnavailable where joining the group is refused at once."""
+    topics = Topics(settings.topic_prefix).all()
+    consumer = functools.partial(open_consumer, settings.log_url, settings.group, topics)
+    return Worker(engine, consumer, settings.batch_records)
+
+
+def run(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT: the batch under way is committed, the group left, and it returns."""
+    engine = open_engine(settings.store_url)
+    worker = create(settings, engine)
+    checks = {"worker": lambda: worker.problem, "store": lambda: ping(engine)}
+    admin = AdminServer(settings.admin_host, settings.worker_admin_port, checks)
+
+    def stop(signum: int, frame: object) -> None:
+        admin.draining = True
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    log.info("worker runs", extra={"admin": admin.port})
+    try:
+        worker.run()
+    finally:
+        admin.close()
+        engine.dispose()
+    log.info("worker stopped")

@@ -1,0 +1,99 @@
+"""Scope: what an event names must belong to the organisation of its key. Organisation comes from the key alone."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from backends.store.catalog import Flow
+from schemas.records import RecordEvent
+from workers.items import Item
+
+FlowKey = tuple[str, str]
+
+
+class Known(NamedTuple):
+    """A flow as scope knows it: its steps' positions, and when it was looked up (seconds, monotonic)."""
+
+    positions: dict[str, int] | None  # None: the organisation has no such flow
+    at: float
+
+
+class Scope:
+    """Flows by (organisation, flow id), looked up in one query a batch, at most `size` of them kept.
+
+    What is missing, a flow or a step of a known flow, is looked up again, though not more than once in `retry` seconds,
+    so that a flow published a moment ago counts and a flood of unknown ids costs one query a batch at most.
+    """
+
+    def __init__(
+        self,
+        lookup: Callable[[Iterable[FlowKey]], list[Flow]],
+        size: int = 50_000,
+        fresh: float = 60.0,
+        retry: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lookup = lookup
+        self._size = size
+        self._fresh = fresh
+        self._retry = retry
+        self._clock = clock
+        self._known: OrderedDict[FlowKey, Known] = OrderedDict()
+
+    def load(self, items: Iterable[Item]) -> None:
+        """Looks up what these items name and is not known. Raises the store's errors."""
+        now = self._clock()
+        missing: set[FlowKey] = set()
+        for item in items:
+            event = item.event
+            if event is None or event.flow is None:
+                continue
+            key = (item.organisation, event.flow.lower())
+            known = self._known.get(key)
+            if known is None:
+                missing.add(key)
+                continue
+            self._known.move_to_end(key)
+            satisfied = known.positions is not None and (event.step is None or event.step.lower() in known.positions)
+            if now - known.at > (self._fresh if satisfied else self._retry):
+                missing.add(key)
+        if not missing:
+            return
+        found = {(flow.organisation, flow.flow_id): flow for flow in self._lookup(sorted(missing))}
+        for key in missing:
+            flow = found.get(key)
+            positions = {step.step_id: step.position for step in flow.steps} if flow is not None else None
+            self._known[key] = Known(positions, now)
+            self._known.move_to_end(key)
+
+    def trim(self) -> None:
+        """Forgets the least used beyond the bound; between batches, so that a batch keeps what it loaded."""
+        while len(self._known) > self._size:
+            self._known.popitem(last=False)
+
+    def positions(self, organisation: str, flow: str) -> dict[str, int]:
+        """The positions of a flow's steps by id; empty for an unknown flow."""
+        known = self._known.get((organisation, flow))
+        return (known.positions if known is not None else None) or {}
+
+    def problem(self, item: Item) -> str | None:
+        """Why this item may not be counted, None where it may. `load` must have seen it."""
+        event = item.event
+        if "\0" in (item.host or "") or (event is not None and not _complete(event)):
+            return "invalid"
+        if event is None or event.flow is None:
+            return None
+        known = self._known.get((item.organisation, event.flow.lower()))
+        if known is None or known.positions is None:
+            return "unknown_flow"
+        if event.step is not None and event.step.lower() not in known.positions:
+            return "unknown_step"
+        return None
+
+
+def _complete(event: RecordEvent) -> bool:
+    """What the edge made sure of; what else writes to the topic may not have."""
+    if event.type == "custom":
+        return bool(event.name) and "\0" not in (event.name or "")  # no text column holds a NUL
+    return event.flow is not None
