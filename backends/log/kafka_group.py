@@ -76,6 +76,7 @@ class KafkaLogConsumer:
         while True:
             left = max(0.0, deadline - time.monotonic())
             found: list[Record] = []
+            _resume_joining(client)
             with translated():
                 try:
                     polled = client.poll(timeout_ms=int(left * 1000), max_records=max_records)
@@ -127,6 +128,7 @@ class KafkaLogConsumer:
             paused = list(client.assignment())
             client.pause(*paused)
             positions = {tp: client.position(tp, timeout_ms=0) for tp in paused if TopicPartition(*tp) in self._held}
+            _resume_joining(client)
             with translated(), suppress(kafka_errors.NoOffsetForPartitionError):
                 for tp in client.poll(timeout_ms=int(min(left, KEEP_ALIVE_SECONDS) * 1000)):
                     if positions.get(tp) is not None:
@@ -178,3 +180,15 @@ class KafkaLogConsumer:
                 self._client.seek(kafka.TopicPartition(*tp), offsets[tp])
             self._held |= self._unpositioned
             self._unpositioned = set()
+
+
+def _resume_joining(client: KafkaConsumer) -> None:
+    """Has kafka-python finish a join that the last poll left in flight.
+
+    A join begun because the topic's metadata changed is forgotten when the poll times out before its answer: it no
+    longer looks needed, its assignment is never taken, and heartbeats stay off until the broker evicts the member.
+    Asking for the join again makes the next poll wait for the same answer.
+    """
+    coordinator = client._coordinator
+    if coordinator._join_task is not None:
+        coordinator.request_rejoin()
