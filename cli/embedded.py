@@ -6,7 +6,6 @@ import secrets
 import threading
 from pathlib import Path
 
-from readers.main import ReaderService
 from starlette.applications import Starlette
 
 from backends.log import open_admin
@@ -14,6 +13,7 @@ from backends.store.engine import open_engine, ping
 from backends.store.migrate import migrate
 from ingest.app import not_found_route
 from ingest.main import EdgeService
+from readers.main import ReaderService
 from schemas.topics import Topics
 from service.admin import AdminServer
 from service.serve import serve
