@@ -1,0 +1,46 @@
+"""The whole store as plain values, to be compared: sketches by what they say, and without what depends on the hour of the run."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from datasketches import kll_floats_sketch
+
+from schemas import sketches
+from schemas import tables as t
+
+CATALOGUE = {"organisations", "snippet_keys", "members", "flows", "steps"}
+COUNTED = {
+    *("seen", "counts", "custom_events", "custom_names", "cohorts", "cohort_steps", "sketches", "sessions"),
+    "heartbeats",
+}
+
+
+def snapshot(engine: sa.Engine) -> dict[str, list[dict[str, Any]]]:
+    """Every table but the catalogue's, each in the order of its primary key."""
+    with engine.connect() as connection:
+        return {
+            table.name: [_plain(table.name, dict(row)) for row in _rows(connection, table)]
+            for table in t.metadata.sorted_tables
+            if table.name not in CATALOGUE
+        }
+
+
+def _rows(connection: sa.Connection, table: sa.Table) -> Any:
+    return connection.execute(sa.select(table).order_by(*table.primary_key)).mappings()
+
+
+def _plain(table: str, row: dict[str, Any]) -> dict[str, Any]:
+    if table == "sketches":
+        stored = row.pop("sketch")
+        if row["kind"] == sketches.SECONDS:
+            sketch = kll_floats_sketch.deserialize(stored)
+            row["seconds"] = {"n": sketch.n, "median": sketches.median([stored])}
+        else:
+            row["users"] = sketches.count_users([stored])
+    elif table == "offsets":
+        del row["processed_through"]  # the log's clock
+    elif table == "rejected":
+        row["body"] = row["body"].decode("latin-1")
+        if row["reason"] == "unreadable":
+            del row["received_at"]  # the log's clock
+    return row
