@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -29,14 +30,19 @@ from cli.traffic import Request, flows_of, play
 CLIENTS = 16
 START_SECONDS = 20
 COUNT_SECONDS = 40
+STOP_SECONDS = 30
+ORGANISATIONS = ("Acorn", "Birch")
 
 
 @click.command()
-@click.option("--events", type=click.IntRange(100, 1_000_000), default=20_000, help="How many at least.")
-@click.option("--seed", type=int, default=7, help="The same seed plays the same sessions.")
+@click.option(
+    "--events", type=click.IntRange(100, 1_000_000), default=20_000, show_default=True, help="How many at least."
+)
+@click.option("--seed", type=int, default=7, show_default=True, help="The same seed plays the same sessions.")
 @command
 def demo(events: int, seed: int) -> None:
-    """Play realistic sessions through HTTP, then show the funnel and the accounts."""
+    """Play realistic sessions through HTTP, then show the funnel and the accounts. Exit code 1 if they are off."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
     console = Console()
     with tempfile.TemporaryDirectory(prefix="zenstep-demo-") as folder:
         if not _play(console, Path(folder), events, seed):
@@ -56,7 +62,7 @@ def _play(console: Console, folder: Path, events: int, seed: int) -> bool:
     engine = open_engine(settings.store_url)
     catalog = Catalog(engine)
     rng = random.Random(seed)
-    organisations = [catalog.create_organisation(name) for name in ("Acorn", "Birch")]
+    organisations = [catalog.create_organisation(name) for name in ORGANISATIONS]
     keys = [catalog.create_key(organisation) for organisation in organisations]
     user = str(uuid.uuid4())
     flows = [flows_of(organisation, rng) for organisation in organisations]
@@ -73,14 +79,15 @@ def _play(console: Console, folder: Path, events: int, seed: int) -> bool:
         seconds = time.perf_counter() - started
         ledger = _wait_counted(console, Counting(engine), accepted)
         token = session_token(settings.require("jwt_secret"), settings.jwt_issuer, user)
-        for theirs in flows:
+        for name, theirs in zip(ORGANISATIONS, flows, strict=True):
             path = f"http://127.0.0.1:{port}/api/v1/flows/{theirs[0].flow_id}/analytics"
-            answer = httpx.get(path, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+            answer = httpx.get(path, headers={"Authorization": f"Bearer {token}"}, timeout=30, trust_env=False)
             answer.raise_for_status()
-            _show(console, answer.json())
+            _show(console, name, answer.json())
+    except httpx.HTTPError as error:
+        raise click.ClickException(f"the system failed: {error or type(error).__name__}") from None
     finally:
-        child.terminate()
-        child.wait(30)
+        _end(child)
         engine.dispose()
     return _balance(console, sent, accepted, ledger, len(requests), seconds)
 
@@ -92,13 +99,22 @@ def _start(folder: Path, port: int, admin_port: int) -> "subprocess.Popen[bytes]
     return subprocess.Popen(command_line, stdout=subprocess.DEVNULL, env=environment)
 
 
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    child.terminate()
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
 def _wait_ready(child: "subprocess.Popen[bytes]", admin_port: int) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if child.poll() is not None:
             raise click.ClickException(f"the system ended with exit code {child.returncode}")
         try:
-            if httpx.get(f"http://127.0.0.1:{admin_port}/readyz", timeout=2).status_code == 200:
+            if httpx.get(f"http://127.0.0.1:{admin_port}/readyz", timeout=2, trust_env=False).status_code == 200:
                 return
         except httpx.TransportError:
             pass
@@ -107,7 +123,7 @@ def _wait_ready(child: "subprocess.Popen[bytes]", admin_port: int) -> None:
 
 
 async def _send(console: Console, base: str, requests: list[Request], keys: list[str]) -> tuple[int, int]:
-    """Events sent and events that a 202 accepted. A request without an answer is tried again, as a browser does."""
+    """Events sent and events that a 202 accepted."""
     queue = iter(requests)
     sent = accepted = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -116,11 +132,12 @@ async def _send(console: Console, base: str, requests: list[Request], keys: list
 
         async def client() -> None:
             nonlocal sent, accepted
-            async with httpx.AsyncClient(base_url=base, timeout=30) as http:
+            # The loopback is never reached through a proxy of the environment.
+            async with httpx.AsyncClient(base_url=base, timeout=30, trust_env=False) as http:
                 for request in queue:
                     sent += len(request.events)
                     body = orjson.dumps({"events": request.events})
-                    answer = await http.post(*_address(request, keys), content=body, headers=_headers(request, keys))
+                    answer = await http.post(_path(request, keys), content=body, headers=_headers(request, keys))
                     if answer.status_code == 202:
                         accepted += answer.json()["accepted"]
                     progress.advance(bar, len(request.events))
@@ -129,9 +146,8 @@ async def _send(console: Console, base: str, requests: list[Request], keys: list
     return sent, accepted
 
 
-def _address(request: Request, keys: list[str]) -> tuple[str]:
-    query = f"?key={keys[request.organisation]}" if request.beacon else ""
-    return (f"/api/v1/events{query}",)
+def _path(request: Request, keys: list[str]) -> str:
+    return "/api/v1/events" + (f"?key={keys[request.organisation]}" if request.beacon else "")
 
 
 def _headers(request: Request, keys: list[str]) -> dict[str, str]:
@@ -152,11 +168,12 @@ def _wait_counted(console: Console, counting: Counting, accepted: int) -> dict[s
     return ledger
 
 
-def _show(console: Console, analytics: dict[str, Any]) -> None:
+def _show(console: Console, organisation: str, analytics: dict[str, Any]) -> None:
     totals = analytics["totals"]
     median = totals["medianSecondsToComplete"]
     table = Table(
-        title=f"{analytics['flowName']}: {totals['starts']:,} starts, {totals['completionRate']:.0%} completed"
+        title=f"{organisation}, {analytics['flowName']}: {totals['starts']:,} starts, "
+        f"{totals['completionRate']:.0%} completed"
         + (f", half of them within {median:.0f} s" if median is not None else ""),
         title_justify="left",
     )

@@ -1,13 +1,16 @@
 """`zenstep flow`: flows, from files for now: the dashboard's own export is the same shape."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 import msgspec
 
 from backends.store.catalog import CatalogError, Flow, Step
-from cli.output import UUID, catalog, command, json_option, show
+from cli.output import catalog, command, json_option, show
+from cli.parameters import UUID, name_problem
 from schemas.records import Uuid
 
 
@@ -25,7 +28,7 @@ class FlowFile(msgspec.Struct, rename="camel"):
     id: Uuid
     name: str
     steps: list[StepFile]
-    type: str = "tour"
+    type: Annotated[str, msgspec.Meta(max_length=32)] = "tour"
     targeting: dict[str, Any] = {}
 
 
@@ -43,24 +46,18 @@ def import_(file: Path, organisation: str, as_json: bool) -> None:
     """Import one flow, or a list of flows, from a JSON FILE.
 
     A flow is {"id", "name", "type", "targeting", "steps": [{"id", "name", "content"}]}. A flow that is there already
-    is replaced, and stays published if it was.
+    is replaced, and stays published if it was; the counts of steps that keep their id stay.
     """
-    try:
-        parsed = msgspec.json.decode(file.read_bytes(), type=FlowFile | list[FlowFile])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CatalogError(f"{file} is not a flow file: {error}") from None
+    imported = _read(file)
     store = catalog()
-    imported = parsed if isinstance(parsed, list) else [parsed]
-    for one in imported:
-        if len({step.id.lower() for step in one.steps}) != len(one.steps):
-            raise CatalogError(f"flow {one.id} has two steps of one id")
     for one in imported:
         before = store.flow(organisation, one.id.lower())
         steps = [Step(step.id.lower(), n, step.name, step.content) for n, step in enumerate(one.steps)]
         published = before.published_at if before is not None else None
         store.import_flow(Flow(organisation, one.id.lower(), one.name, one.type, steps, published, one.targeting))
     result = [{"flow_id": one.id.lower(), "name": one.name, "steps": len(one.steps)} for one in imported]
-    show({"flows": result}, as_json, "\n".join(f"{r['flow_id']}  {r['steps']} steps  {r['name']}" for r in result))
+    text = "\n".join(f"{r['flow_id']}  {r['steps']} steps  {r['name']}" for r in result)
+    show({"flows": result}, as_json, text or "The file holds no flows.")
 
 
 @flow.command()
@@ -86,3 +83,28 @@ def list_(organisation: str, as_json: bool) -> None:
         f"{f.flow_id}  {'published' if f.published_at else 'draft':9}  {len(f.steps)} steps  {f.name}" for f in flows
     )
     show({"flows": [msgspec.to_builtins(f) for f in flows]}, as_json, text or "The organisation has no flows yet.")
+
+
+def _read(file: Path) -> list[FlowFile]:
+    """The whole file is checked before any of it is imported. Raises CatalogError."""
+    try:
+        parsed = msgspec.json.decode(file.read_bytes(), type=FlowFile | list[FlowFile])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CatalogError(f"{file} is not a flow file: {error}") from None
+    except RecursionError:
+        raise CatalogError(f"{file} is not a flow file: it is nested too deeply") from None
+    flows = parsed if isinstance(parsed, list) else [parsed]
+    _require_different((one.id for one in flows), f"{file} has two flows")
+    for one in flows:
+        _require_different((step.id for step in one.steps), f"flow {one.id} has two steps")
+        for what, name in [("name", one.name), ("type", one.type), *(("step's name", s.name) for s in one.steps)]:
+            problem = name_problem(name)
+            if problem is not None:
+                raise CatalogError(f"flow {one.id}: its {what} {problem}")
+    return flows
+
+
+def _require_different(ids: Iterable[str], complaint: str) -> None:
+    for identifier, times in Counter(identifier.lower() for identifier in ids).items():
+        if times > 1:
+            raise CatalogError(f"{complaint} of the id {identifier}")

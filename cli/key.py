@@ -3,7 +3,8 @@
 import click
 
 from backends.store.catalog import CatalogError
-from cli.output import UUID, catalog, command, json_option, show, when
+from cli.output import catalog, command, json_option, show, when
+from cli.parameters import UUID
 
 
 @click.group()
@@ -23,18 +24,16 @@ def create(organisation: str, environment: str | None, as_json: bool) -> None:
 
 
 @key.command()
-@click.argument("key_or_hint")
+@click.argument("key", metavar="KEY")
 @click.option("--org", "organisation", type=UUID, help="The organisation's id, where KEY is given by its end.")
 @json_option
 @command
-def revoke(key_or_hint: str, organisation: str | None, as_json: bool) -> None:
-    """Revoke a key, given whole or by its last four characters (see `zenstep key list`).
+def revoke(key: str, organisation: str | None, as_json: bool) -> None:
+    """Revoke a KEY, given whole or by its last four characters (see `zenstep key list`).
 
     Every edge stops taking it within 30 seconds.
     """
-    if len(key_or_hint) == 4 and organisation is None:
-        raise CatalogError("a key given by its last four characters needs --org")
-    if catalog().revoke_key(key_or_hint, organisation) == 0:
+    if catalog().revoke_key(key, organisation) == 0:
         raise CatalogError("there is no such key, or it is revoked already")
     show({"revoked": True}, as_json, "Revoked.")
 

@@ -2,7 +2,8 @@
 
 import click
 
-from cli.output import UUID, command, json_option, show
+from cli.output import command, json_option, show, store
+from cli.parameters import UUID
 
 
 @click.command()
@@ -10,11 +11,18 @@ from cli.output import UUID, command, json_option, show
 @json_option
 @command
 def ledger(organisation: str | None, as_json: bool) -> None:
-    """Show events by outcome: consumed = counted + duplicate + rejected."""
+    """Show events by outcome: consumed = counted + duplicate + rejected. Exit code 1 where that does not hold."""
+    from backends.store.catalog import Catalog
     from backends.store.counting import Counting
-    from backends.store.engine import open_engine
-    from service.settings import load
 
-    sums = Counting(open_engine(load().store_url)).ledger(organisation)
-    text = "\n".join(f"{outcome:28} {events:>12,}" for outcome, events in sums.items())
-    show({"events": sums}, as_json, text or "Nothing has been consumed yet.")
+    engine = store()
+    sums = Counting(engine).ledger(organisation)
+    if organisation is not None and not sums:
+        Catalog(engine).require_organisation(organisation)
+    consumed = sums.get("consumed", 0)
+    adds_up = consumed == sum(sums.values()) - consumed
+    lines = [f"{outcome:28} {events:>12,}" for outcome, events in sums.items()]
+    text = "\n".join([*lines, "adds up" if adds_up else "DOES NOT ADD UP"])
+    show({"events": sums, "adds_up": adds_up}, as_json, text if sums else "Nothing has been consumed yet.")
+    if not adds_up:
+        raise click.exceptions.Exit(1)

@@ -2,7 +2,8 @@
 
 import click
 
-from cli.output import UUID, catalog, command, json_option, show, when
+from cli.output import catalog, command, json_option, show, when
+from cli.parameters import NAME, UUID
 
 
 @click.group()
@@ -11,14 +12,14 @@ def org() -> None:
 
 
 @org.command()
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.option("--id", "organisation", type=UUID, help="Use this id instead of a new one.")
 @json_option
 @command
 def create(name: str, organisation: str | None, as_json: bool) -> None:
     """Create an organisation called NAME."""
     identifier = catalog().create_organisation(name, organisation)
-    show({"organisation_id": identifier, "name": name}, as_json, f"{name}: {identifier}")
+    show({"organisation_id": identifier, "name": name}, as_json, f"{identifier}  {name}")
 
 
 @org.command("list")

@@ -1,7 +1,6 @@
 """What every command shares: results as text or JSON, and a user's mistake as one clear line instead of a trace."""
 
 import functools
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
@@ -13,25 +12,16 @@ import sqlalchemy as sa
 from backends.log import LogError
 from backends.store.catalog import Catalog, CatalogError
 from backends.store.engine import open_engine
-from schemas.ids import is_uuid
 from service.settings import Settings, SettingsError, load
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# PostgreSQL's: no rights, not a database to write to, no schema of that name.
+_REFUSALS = {"42501", "25006", "3F000"}
+_NO_TABLE = "42P01"
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-
-
-class UuidType(click.ParamType[str]):
-    name = "UUID"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not is_uuid(str(value)):
-            self.fail(f"{value!r} is not a UUID", param, ctx)
-        return str(value).lower()
-
-
-UUID = UuidType()
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
@@ -42,17 +32,33 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except (SettingsError, CatalogError, LogError, ValueError) as error:
-            raise click.ClickException(str(error) or type(error).__name__) from None
-        except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
-            missing = "no such table" in str(error.orig)
-            text = "the store has no tables yet: run `zenstep migrate`" if missing else "the store does not answer"
-            raise click.ClickException(text) from None
-        except sa.exc.ProgrammingError as error:
-            if not re.search(r"relation .* does not exist", str(error.orig)):
+            raise click.ClickException(_first_line(error)) from None
+        except sa.exc.DBAPIError as error:
+            problem = store_problem(error)
+            if problem is None:
                 raise
-            raise click.ClickException("the store has no tables yet: run `zenstep migrate`") from None
+            raise click.ClickException(problem) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from None
 
     return wrapped
+
+
+def store_problem(error: sa.exc.DBAPIError) -> str | None:
+    """What an operator can mend, without the statement and its values; None where the fault is ours."""
+    line = _first_line(error.orig)
+    state = getattr(error.orig, "sqlstate", None)
+    if state == _NO_TABLE or line.startswith("no such table"):
+        return "the store has no tables yet: run `zenstep migrate`"
+    if line.startswith("file is not a database"):
+        return "the store's file is not a database"
+    if state in _REFUSALS:
+        return f"the store refuses: {line}"
+    if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+        return f"the store does not answer: {line}"
+    return None
 
 
 def configured() -> Settings:
@@ -64,9 +70,16 @@ def configured() -> Settings:
     return loaded
 
 
+def store() -> sa.Engine:
+    """The configured store, closed when the command ends. Raises SettingsError."""
+    engine = open_engine(load().store_url)
+    click.get_current_context().call_on_close(engine.dispose)
+    return engine
+
+
 def catalog() -> Catalog:
     """The catalogue of the configured store. Raises SettingsError."""
-    return Catalog(open_engine(load().store_url))
+    return Catalog(store())
 
 
 def when(epoch_ms: int | None) -> str:
@@ -79,3 +92,8 @@ def when(epoch_ms: int | None) -> str:
 def show(result: Any, as_json: bool, text: str) -> None:
     """Prints the result as JSON, or the text."""
     click.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode() if as_json else text)
+
+
+def _first_line(error: BaseException | None) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

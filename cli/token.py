@@ -5,7 +5,8 @@ import time
 import click
 import jwt
 
-from cli.output import UUID, command, json_option, show
+from cli.output import command, json_option, show
+from cli.parameters import UUID
 from service.settings import SettingsError, load
 
 
@@ -19,7 +20,10 @@ def token(user: str, organisation: str | None, minutes: int, as_json: bool) -> N
     """Print a session token signed with ZENSTEP_JWT_SECRET."""
     settings = load()
     if settings.jwt_algorithm != "HS256":
-        raise SettingsError("development tokens are signed with HS256 only")
+        raise SettingsError(
+            f"ZENSTEP_JWT_ALGORITHM is {settings.jwt_algorithm}: only HS256 tokens can be signed here; "
+            "others come from the Supabase project"
+        )
     signed = session_token(settings.require("jwt_secret"), settings.jwt_issuer, user, organisation, minutes)
     show({"token": signed}, as_json, signed)
 

@@ -1,11 +1,17 @@
 """Runs an ASGI application until SIGTERM: readiness goes off, what is in flight is answered, then it returns."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import uvicorn
 from starlette.types import ASGIApp
 
 from service.admin import AdminServer
+from service.listen import listen
 
 DRAIN_SECONDS = 15
+BACKLOG = 2048
 
 
 class _Server(uvicorn.Server):
@@ -13,17 +19,26 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._admin = admin
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn raises the signal once more at its end, which kills the process before its roles have closed."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     async def shutdown(self, sockets: object = None) -> None:
         self._admin.draining = True
         await super().shutdown()
 
 
 def serve(app: ASGIApp, host: str, port: int, admin: AdminServer) -> None:
-    """Blocks. No access log: a query string may hold a key."""
+    """Blocks. No access log: a query string may hold a key. Raises SettingsError where it cannot listen there."""
+    listening = listen(host, port, BACKLOG)
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         loop="uvloop",
         http="httptools",
         lifespan="on",
@@ -32,6 +47,6 @@ def serve(app: ASGIApp, host: str, port: int, admin: AdminServer) -> None:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        backlog=2048,
+        backlog=BACKLOG,
     )
-    _Server(config, admin).run()
+    _Server(config, admin).run([listening])

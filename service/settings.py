@@ -1,8 +1,9 @@
 """Every setting, in one class, each with a sentence. `zenstep settings` prints it as the table of the README."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 JwtAlgorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
@@ -55,7 +56,7 @@ class Settings(BaseSettings):
         description="The one algorithm session tokens are signed with; what a token says of itself is ignored.",
     )
     jwt_secret: SecretStr | None = Field(
-        None, min_length=16, description="The Supabase project's JWT secret, for HS256."
+        None, min_length=32, description="The Supabase project's JWT secret, for HS256."
     )
     jwks_url: str | None = Field(None, description="The Supabase project's JWKS document, for RS256, ES256 and EdDSA.")
     jwt_issuer: str | None = Field(
@@ -87,13 +88,20 @@ class Settings(BaseSettings):
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
-def load() -> Settings:
-    """Raises SettingsError, naming each wrong variable."""
+def load(**given: Any) -> Settings:
+    """From the environment, but for what is given. Raises SettingsError, naming each wrong variable."""
     try:
-        return Settings()
+        return Settings(**given)
     except ValidationError as error:
-        problems = (f"ZENSTEP_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False))
+        problems = (f"ZENSTEP_{str(e['loc'][0]).upper()}: {_said(e)}" for e in error.errors(include_input=False))
         raise SettingsError("; ".join(problems)) from None
+
+
+def _said(error: ErrorDetails) -> str:
+    """Pydantic's message, where it would speak of validation instead of the value."""
+    if error["type"] == "too_short":
+        return f"must have at least {error['ctx']['min_length']} characters"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def markdown() -> str:

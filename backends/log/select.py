@@ -1,6 +1,7 @@
 """Chooses the log by its address: `kafka://host:port[,host:port]` or `sqlite:///path`."""
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from backends.log.protocol import Admin, Consumer, OnAssign, OnRevoke, Producer
 
@@ -43,6 +44,16 @@ def open_admin(url: str) -> Admin:
 
 def _split(url: str) -> tuple[str, str]:
     kind, separator, rest = url.partition("://")
-    if not separator or kind not in ("kafka", "sqlite") or not rest.strip("/"):
+    known = kind == "sqlite" or (kind == "kafka" and all(map(_is_server, rest.split(","))))
+    if not known or not separator or not rest.strip("/"):
         raise ValueError(f"not a log address: {url!r} (kafka://host:port or sqlite:///path)")
     return kind, rest if kind == "kafka" else rest.removeprefix("/")
+
+
+def _is_server(text: str) -> bool:
+    """`host` or `host:port`; an IPv6 address in brackets."""
+    try:
+        parts = urlsplit(f"//{text}")
+        return parts.netloc == text and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

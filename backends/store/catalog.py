@@ -14,6 +14,7 @@ from backends.store.engine import read_only, upsert
 from schemas import tables as t
 from schemas.ids import KEY_LENGTH, key_digest
 
+HINT_LENGTH = 4
 _ALPHABET = string.ascii_letters + string.digits
 
 
@@ -72,12 +73,34 @@ class Catalog:
             rows = connection.execute(sa.select(t.organisations).order_by(t.organisations.c.created_at))
             return [dict(row) for row in rows.mappings()]
 
+    def require_organisation(self, organisation: str) -> None:
+        """Raises CatalogError where there is none of this id."""
+        with self._reading.begin() as connection:
+            _require_organisation(connection, organisation)
+
     def add_member(self, organisation: str, user: str) -> None:
         """Lets the user of this id (a session token's `sub`) read the organisation. Twice is the same as once."""
         with self._engine.begin() as connection:
             _require_organisation(connection, organisation)
             row = {"organisation_id": organisation, "user_id": user, "created_at": _now()}
             connection.execute(upsert(connection, t.members).values(row).on_conflict_do_nothing())
+
+    def remove_member(self, organisation: str, user: str) -> None:
+        """Raises CatalogError where the user is no member of the organisation."""
+        m = t.members.c
+        with self._engine.begin() as connection:
+            _require_organisation(connection, organisation)
+            delete = t.members.delete().where(m.organisation_id == organisation, m.user_id == user)
+            if connection.execute(delete).rowcount == 0:
+                raise CatalogError(f"user {user} is no member of organisation {organisation}")
+
+    def members(self, organisation: str) -> list[dict[str, Any]]:
+        """An organisation's members, oldest membership first."""
+        m = t.members.c
+        query = sa.select(m.user_id, m.created_at).where(m.organisation_id == organisation)
+        with self._reading.begin() as connection:
+            _require_organisation(connection, organisation)
+            return [dict(row) for row in connection.execute(query.order_by(m.created_at, m.user_id)).mappings()]
 
     def memberships(self, user: str) -> list[str]:
         """The organisations a user belongs to, oldest membership first."""
@@ -97,7 +120,7 @@ class Catalog:
                 t.snippet_keys.insert().values(
                     organisation_id=organisation,
                     key_digest=key_digest(key),
-                    hint=key[-4:],
+                    hint=key[-HINT_LENGTH:],
                     environment=environment,
                     created_at=_now(),
                 )
@@ -105,14 +128,22 @@ class Catalog:
         return key
 
     def revoke_key(self, key_or_hint: str, organisation: str | None = None) -> int:
-        """Revokes a key given whole, or an organisation's key by its last four characters. Returns how many."""
+        """Revokes a key given whole, or an organisation's key by its last four characters. Returns how many: 1 or 0.
+
+        Raises CatalogError where the four characters come without an organisation, or are those of several keys.
+        """
         k = t.snippet_keys.c
-        where = k.key_digest == key_digest(key_or_hint)
-        if len(key_or_hint) == 4:
-            where = sa.and_(k.hint == key_or_hint, k.organisation_id == organisation)
+        by_hint = len(key_or_hint) == HINT_LENGTH
+        if by_hint and organisation is None:
+            raise CatalogError("a key given by its last four characters needs its organisation")
+        where = [k.revoked_at.is_(None), k.hint == key_or_hint if by_hint else k.key_digest == key_digest(key_or_hint)]
+        if organisation is not None:
+            where.append(k.organisation_id == organisation)
         with self._engine.begin() as connection:
-            update = t.snippet_keys.update().where(where, k.revoked_at.is_(None)).values(revoked_at=_now())
-            return connection.execute(update).rowcount
+            revoked = connection.execute(t.snippet_keys.update().where(*where).values(revoked_at=_now())).rowcount
+            if revoked > 1:
+                raise CatalogError(f"{revoked} keys end in {key_or_hint}: give the whole key")
+        return revoked
 
     def keys(self, organisation: str) -> list[dict[str, Any]]:
         """An organisation's keys without what they are: hint, environment, when made and when revoked."""

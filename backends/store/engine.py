@@ -15,8 +15,11 @@ ENVIRONMENT_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.Tim
 def open_engine(url: str, pool_size: int = 5) -> sa.Engine:
     """Does not connect yet. Raises ValueError for an address that is neither PostgreSQL nor SQLite."""
     if url.startswith(("postgresql://", "postgres://")):
-        return _postgres(url, pool_size)
-    if url.startswith("sqlite:///"):
+        try:
+            return _postgres(sa.make_url(url), pool_size)
+        except (sa.exc.ArgumentError, ValueError):
+            pass  # said below; the address is not repeated, since it may hold a password
+    elif url.startswith("sqlite:///") and url != "sqlite:///":
         return _sqlite(url)
     raise ValueError("not a store address (postgresql://user@host/db or sqlite:///path)")
 
@@ -33,10 +36,9 @@ def ping(engine: sa.Engine) -> str | None:
     return None
 
 
-def _postgres(url: str, pool_size: int) -> sa.Engine:
-    address = sa.make_url(url).set(drivername="postgresql+psycopg")
+def _postgres(url: sa.URL, pool_size: int) -> sa.Engine:
     return sa.create_engine(
-        address,
+        url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
