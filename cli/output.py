@@ -9,7 +9,7 @@ import click
 import orjson
 import sqlalchemy as sa
 
-from backends.log import LogError
+from backends.log import LogError, LogUnavailable
 from backends.store.catalog import Catalog, CatalogError
 from backends.store.engine import open_engine
 from service.settings import Settings, SettingsError, load
@@ -31,6 +31,8 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
+        except LogUnavailable as error:
+            raise click.ClickException(f"the log does not answer: {_first_line(error)}") from None
         except (SettingsError, CatalogError, LogError, ValueError) as error:
             raise click.ClickException(_first_line(error)) from None
         except sa.exc.DBAPIError as error:
@@ -91,7 +93,10 @@ def when(epoch_ms: int | None) -> str:
 
 def show(result: Any, as_json: bool, text: str) -> None:
     """Prints the result as JSON, or the text."""
-    click.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode() if as_json else text)
+    if as_json:
+        # The names of a row's columns are SQLAlchemy's own kind of str, which orjson takes for something else.
+        text = orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode()
+    click.echo(text)
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -44,7 +44,8 @@ _BROKEN = (
 
 def translate(error: BaseException) -> LogError:
     """Kafka's error in this protocol's words."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    name = type(error).__name__  # kafka-python's own errors begin with it already
+    text = str(error) if str(error).startswith(name) else f"{name}: {error}" if str(error) else name
     if isinstance(error, _TOO_LARGE):
         return RecordTooLarge(text)
     if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):

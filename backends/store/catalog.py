@@ -63,7 +63,8 @@ class Catalog:
         row = {"organisation_id": identifier, "name": name, "created_at": _now()}
         with self._engine.begin() as connection:
             insert = upsert(connection, t.organisations).values(row).on_conflict_do_nothing()
-            if connection.execute(insert).rowcount == 0:
+            # SQLAlchemy does not tell how many rows an INSERT made; what it returns does.
+            if connection.execute(insert.returning(t.organisations.c.organisation_id)).first() is None:
                 raise CatalogError(f"organisation {identifier} exists already")
         return identifier
 

@@ -4,11 +4,15 @@ import os
 import pwd
 import shutil
 import subprocess
+import time
 from pathlib import Path
+
+import psycopg
 
 from tests.servers.ports import end, free_port, wait_listening
 
 IMAGE = "postgres:15-bookworm"
+START_SECONDS = 30
 
 
 def _binaries() -> Path:
@@ -49,7 +53,8 @@ class LocalPostgres:
             self._process = subprocess.Popen(
                 self._command, user=self._as, stdout=log, stderr=log, cwd=self._folder, umask=0o077
             )
-        wait_listening(self.port, 30, self._process, self.log)
+        wait_listening(self.port, START_SECONDS, self._process, self.log)
+        _wait_accepting(self.url)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -58,6 +63,19 @@ class LocalPostgres:
             self._process.send_signal(signal.SIGINT)  # fast shutdown: does not wait for clients
             end(self._process)
             self._process = None
+
+
+def _wait_accepting(url: str) -> None:
+    """A server listens before it lets anybody in. Raises psycopg.OperationalError where that takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            psycopg.connect(f"{url}/postgres", connect_timeout=5).close()
+            return
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 class ContainerPostgres:
