@@ -1,6 +1,6 @@
 """The range of a query: its instants, its local days or hours, and the cells of the store that it is made of. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
@@ -9,6 +9,8 @@ from schemas.tables import DAY, QUARTER
 
 DEFAULT_DAYS = 30
 MAX_DAYS = {"day": 400, "hour": 31}
+# From 2000, since when every zone's days begin on a quarter of an hour, to a year before dates end.
+_FIRST, _LAST = 946_684_800, 253_370_764_800
 _ZONES = frozenset(available_timezones())
 
 
@@ -78,15 +80,26 @@ def parse(start: str | None, end: str | None, interval: str | None, timezone: st
     since = _instant("from", start, zone, problems)
     if since is None:
         since = _midnight(datetime.fromtimestamp(until - 1, zone).date() - timedelta(days=DEFAULT_DAYS - 1), zone)
-        since = max(0, min(since, until - QUARTER))
+        since = max(_FIRST, since)
     if not problems and since >= until:
         problems.append(Problem("to", "Expected a time after from"))
-    # A day of slack: the same number of local days can be an hour longer where clocks change.
-    if not problems and until - since > MAX_DAYS[chosen] * DAY + 3600:
+    if not problems and _duration(since, until, zone) > timedelta(days=MAX_DAYS[chosen]):
         problems.append(Problem("to", f"Expected at most {MAX_DAYS[chosen]} days with interval={chosen}"))
     if problems:
         raise BadRange(problems)
     return Range(since, until, chosen, zone, list(_intervals(since, until, chosen, zone)))
+
+
+def spans_of(intervals: Iterable[Interval]) -> list[Span]:
+    """The fewest cells that make up these intervals and that no boundary between two of them cuts."""
+    found: list[Span] = []
+    for interval in intervals:
+        for span in spans(*interval):
+            if found and found[-1].grain == span.grain and found[-1].end == span.start:
+                found[-1] = found[-1]._replace(end=span.end)
+            else:
+                found.append(span)
+    return found
 
 
 def spans(start: int, end: int) -> list[Span]:
@@ -101,15 +114,18 @@ def spans(start: int, end: int) -> list[Span]:
 def _instant(path: str, text: str | None, zone: ZoneInfo, problems: list[Problem]) -> int | None:
     if text is None:
         return None
+    seconds: float | None = None
     try:
         if len(text) == 10:
-            return _midnight(date.fromisoformat(text), zone)
-        parsed = datetime.fromisoformat(text)
-        seconds = parsed.timestamp() if parsed.tzinfo is not None else None
+            seconds = _midnight(date.fromisoformat(text), zone)
+        elif (parsed := datetime.fromisoformat(text)).tzinfo is not None:
+            seconds = parsed.timestamp()
     except (ValueError, OverflowError):
-        seconds = None
-    if seconds is None or not 0 <= seconds < 253_402_214_400:
+        pass
+    if seconds is None:
         problems.append(Problem(path, "Expected a date, or an ISO 8601 time with offset"))
+    elif not _FIRST <= seconds <= _LAST:
+        problems.append(Problem(path, "Expected a time from 2000 to 9998"))
     elif seconds % QUARTER:
         problems.append(Problem(path, "Expected a time on a quarter of an hour"))
     else:
@@ -123,14 +139,31 @@ def _midnight(day: date, zone: ZoneInfo) -> int:
     return int(local.astimezone(UTC).timestamp())
 
 
+def _duration(start: int, end: int, zone: ZoneInfo) -> timedelta:
+    """By the clock on the wall where that is shorter: 31 local days stay 31 days where clocks go back in them."""
+    since, until = (datetime.fromtimestamp(at, zone).replace(tzinfo=None) for at in (start, end))
+    return min(until - since, timedelta(seconds=end - start))
+
+
 def _intervals(start: int, end: int, interval: str, zone: ZoneInfo) -> Iterator[Interval]:
+    following = _next_day if interval == "day" else _next_hour
     at = start
     while at < end:
-        local = datetime.fromtimestamp(at, zone)
-        if interval == "day":
-            following = _midnight(local.date() + timedelta(days=1), zone)
-        else:
-            following = at + 3600 - (local.minute * 60 + local.second)
-        following = min(end, max(following, at + QUARTER))
-        yield Interval(at, following)
-        at = following
+        until = min(end, following(at, zone))
+        yield Interval(at, until)
+        at = until
+
+
+def _next_day(at: int, zone: ZoneInfo) -> int:
+    day = datetime.fromtimestamp(at, zone).date()
+    # Where clocks go back over a midnight, the evening's second pass lies after its midnight.
+    return max(_midnight(day + timedelta(days=1), zone), at + QUARTER)
+
+
+def _next_hour(at: int, zone: ZoneInfo) -> int:
+    """The next full hour of the local clock, or the moment the clock changes, if that is within the hour."""
+    local = datetime.fromtimestamp(at, zone)
+    full = at + 3600 - (local.minute * 60 + local.second)
+    quarters = range(at + QUARTER, full, QUARTER)
+    changed = (q for q in quarters if datetime.fromtimestamp(q, zone).utcoffset() != local.utcoffset())
+    return next(changed, full)
