@@ -7,7 +7,7 @@ which come from sketches that merge). A session starts with its first view of th
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from schemas.tables import NO_STEP
 
 Row = Mapping[Any, Any]
 COUNTS = ("views", "completions", "skips", "dismissals")
+CHUNK = 24
 
 
 class Cells(NamedTuple):
@@ -64,12 +65,24 @@ def steps(cells: Cells, flow: Flow) -> list[dict[str, Any]]:
     return found
 
 
-def series(cells: Cells, chosen: Range) -> list[dict[str, Any]]:
-    """The whole flow's numbers by interval. The cells are quarters, or days where the intervals are UTC days."""
-    parts = [split(rows, chosen.intervals) for rows in cells]
+ReadCells = Callable[[Sequence[Interval]], Cells]
+"""Gives the cells of some intervals that follow each other; no boundary between two of them cuts a cell."""
+
+
+def chunks(chosen: Range, read: ReadCells) -> Iterator[list[tuple[Interval, Cells]]]:
+    """Each interval with its cells, a few read at a time and only when asked for: a long range needs no more memory."""
+    for first in range(0, len(chosen.intervals), CHUNK):
+        part = chosen.intervals[first : first + CHUNK]
+        tables = [split(rows, part) for rows in read(part)]
+        yield [(interval, Cells(*(table[n] for table in tables))) for n, interval in enumerate(part)]
+
+
+def series(chosen: Range, read: ReadCells) -> list[dict[str, Any]]:
+    """The whole flow's numbers by interval."""
     return [
-        {"start": chosen.local(interval.start), **_flow_numbers(Cells(*(part[n] for part in parts)))}
-        for n, interval in enumerate(chosen.intervals)
+        {"start": chosen.local(interval.start), **_flow_numbers(cells)}
+        for chunk in chunks(chosen, read)
+        for interval, cells in chunk
     ]
 
 
@@ -103,9 +116,9 @@ def custom_events(cells: Cells) -> list[dict[str, Any]]:
 
 
 def document(
-    flow: Flow, chosen: Range, whole: Cells, by_interval: Cells, through: int | None, now: int
+    flow: Flow, chosen: Range, whole: Cells, by_interval: list[dict[str, Any]], through: int | None, now: int
 ) -> dict[str, Any]:
-    """The answer of GET /flows/{id}/analytics. `through` and `now` are epoch ms."""
+    """The answer of GET /flows/{id}/analytics, with the `series` made before. `through` and `now` are epoch ms."""
     return {
         "flowId": flow.flow_id,
         "flowName": flow.name,
@@ -116,7 +129,7 @@ def document(
         "timezone": str(chosen.zone),
         "totals": totals(whole),
         "steps": steps(whole, flow),
-        "series": series(by_interval, chosen),
+        "series": by_interval,
         "customEvents": custom_events(whole),
         "processedThrough": _utc(through) if through else None,
         "lagSeconds": max(0, now - through) / 1000 if through else None,

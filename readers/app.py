@@ -1,15 +1,14 @@
 """The reader's routes: a session token, a flow of its organisation, a range, and the numbers."""
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
-import anyio
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -21,11 +20,14 @@ from backends.store.engine import ENVIRONMENT_ERRORS
 from backends.store.queries import Queries
 from readers import analytics, export, ranges
 from readers.analytics import Cells
-from readers.ranges import BadRange, Problem, Range, Span, spans
+from readers.jwks import KeysAway
+from readers.ranges import BadRange, Interval, Problem, Range, Span, spans, spans_of
 from readers.tokens import TokenVerifier, Unauthorized
 from schemas import tables as t
 from schemas.ids import is_snippet_key, is_uuid, key_digest
 from service import metrics
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -70,10 +72,10 @@ class Reader:
     async def export(self, request: Request) -> Response:
         """GET /api/v1/flows/{id}/analytics/export.csv, streamed."""
         flow, chosen = await self._asked(request)
-        rows = export.rows(flow, chosen, partial(self._cells, flow, chosen))
-        disposition = f'attachment; filename="{export.file_name(flow, chosen)}"'
-        headers = {"Content-Disposition": disposition}
-        return StreamingResponse(self._stream(rows), headers=headers, media_type="text/csv; charset=utf-8")
+        rows = iter(()) if request.method == "HEAD" else export.rows(flow, chosen, partial(self._cells, flow))
+        first = await self._on_thread(next, rows, b"")
+        headers = {"Content-Disposition": f'attachment; filename="{export.file_name(flow, chosen)}"'}
+        return StreamingResponse(self._stream(first, rows), headers=headers, media_type="text/csv; charset=utf-8")
 
     async def _asked(self, request: Request) -> tuple[Flow, Range]:
         """Who asks, then what for. Raises Refusal: 401 and 403 before anything is said of the flow."""
@@ -92,7 +94,8 @@ class Reader:
         flows = await self._on_thread(self._catalog.flows, wanted) if wanted else []
         if not flows:
             raise Refusal(404, "Not found")
-        return flows[0], chosen
+        # Should two organisations have a flow of one id, it is the older membership's.
+        return min(flows, key=lambda flow: organisations.index(flow.organisation)), chosen
 
     async def _organisations(self, request: Request) -> list[str]:
         """Those the bearer may read. A user of several without a choice in the token may read each of theirs."""
@@ -106,9 +109,12 @@ class Reader:
         if "authorization" not in request.headers:
             raise Refusal(401, "Unauthorized")
         try:
-            session = await self._on_thread(self._verifier.verify, credential)
+            session = await self._verifier.verify(credential)
         except Unauthorized:
             raise Refusal(401, "Unauthorized") from None
+        except KeysAway:
+            # A 401 would log a user out for an outage elsewhere.
+            raise Refusal(503, "Service unavailable") from None
         theirs = await self._on_thread(self._catalog.memberships, session.user)
         if session.organisation is None:
             return theirs
@@ -117,38 +123,35 @@ class Reader:
     def _document(self, flow: Flow, chosen: Range) -> dict[str, Any]:
         # Asked first: what is counted between the two questions may only make the promise too modest.
         through = self._queries.processed_through(flow.organisation, self._topic)
-        whole = self._read(flow, spans(chosen.start, chosen.end))
-        by_interval = self._cells(flow, chosen, chosen.start, chosen.end)
+        whole = self._read(flow, spans(chosen.start, chosen.end), custom=[flow.flow_id, t.NO_FLOW])
+        by_interval = analytics.series(chosen, partial(self._cells, flow))
         return analytics.document(flow, chosen, whole, by_interval, through, time.time_ns() // 1_000_000)
 
-    def _cells(self, flow: Flow, chosen: Range, start: int, end: int) -> Cells:
-        """Cells that no interval boundary cuts: days where every interval inside is made of whole UTC days."""
-        whole_days = all(i.start % t.DAY == 0 and i.end % t.DAY == 0 for i in chosen.intervals)
-        return self._read(flow, [Span(t.DAY if whole_days else t.QUARTER, start, end)])
+    def _cells(self, flow: Flow, intervals: Sequence[Interval]) -> Cells:
+        return self._read(flow, spans_of(intervals), custom=[])
 
-    def _read(self, flow: Flow, stretch: list[Span]) -> Cells:
+    def _read(self, flow: Flow, stretch: Sequence[Span], custom: Sequence[str]) -> Cells:
+        """`custom` are the flows whose custom events are wanted."""
         cells = partial(self._queries.cells, organisation=flow.organisation, spans=stretch)
         return Cells(
             counts=cells(t.counts, flows=[flow.flow_id]),
             cohorts=cells(t.cohorts, flows=[flow.flow_id]),
             cohort_steps=cells(t.cohort_steps, flows=[flow.flow_id]),
-            sketches=cells(t.sketches, flows=[flow.flow_id, t.NO_FLOW]),
-            custom_events=cells(t.custom_events, flows=[flow.flow_id, t.NO_FLOW]),
+            sketches=cells(t.sketches, flows=[flow.flow_id, *custom]),
+            custom_events=cells(t.custom_events, flows=custom) if custom else [],
         )
 
-    async def _stream(self, rows: Iterator[bytes]) -> AsyncIterator[bytes]:
-        while True:
-            chunk = await self._on_thread(next, rows, b"")
-            if not chunk:
-                return
+    async def _stream(self, chunk: bytes, rows: Iterator[bytes]) -> AsyncIterator[bytes]:
+        while chunk:
             yield chunk
+            chunk = await self._on_thread(next, rows, b"")
 
     async def _on_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
 
 class _Endpoint:
-    """Answers GET and HEAD, and turns refusals into their answers."""
+    """Answers GET and HEAD, and turns refusals and faults into their answers."""
 
     def __init__(self, path: str, handler: Callable[[Request], Awaitable[Response]]) -> None:
         self._path = path
@@ -157,21 +160,35 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         request = Request(scope, receive)
+        response = await self._respond(request)
+        try:
+            # What goes wrong in here comes out, so that the server cuts the connection: a file that ends early must
+            # not look whole.
+            await response(scope, receive, send)
+        finally:
+            method = request.method if request.method in ("GET", "HEAD") else "other"
+            metrics.requests.labels(self._path, method, str(response.status_code)).inc()
+            metrics.http_seconds.labels(self._path).observe(time.perf_counter() - started)
+
+    async def _respond(self, request: Request) -> Response:
         try:
             if request.method not in ("GET", "HEAD"):
                 refusal = Refusal(405, "Method not allowed")
                 refusal.response.headers["Allow"] = "GET, HEAD"
                 raise refusal
-            response = await self._handler(request)
+            return await self._handler(request)
         except Refusal as refusal:
-            response = refusal.response
+            return refusal.response
         except ENVIRONMENT_ERRORS:
-            response = Refusal(503, "Service unavailable").response
-        with suppress(anyio.BrokenResourceError):
-            await response(scope, receive, send)
-        method = request.method if request.method in ("GET", "HEAD") else "other"
-        metrics.requests.labels(self._path, method, str(response.status_code)).inc()
-        metrics.http_seconds.labels(self._path).observe(time.perf_counter() - started)
+            return Refusal(503, "Service unavailable").response
+        except Exception:
+            log.exception("request failed", extra={"route": self._path})
+            return Refusal(500, "Internal server error").response
+
+
+async def not_found(request: Request, _: Exception) -> Response:
+    """Every path that is no route's, in the documented shape."""
+    return Refusal(404, "Not found").response
 
 
 def _route(path: str, handler: Callable[[Request], Awaitable[Response]]) -> BaseRoute:

@@ -3,10 +3,10 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from backends.store.catalog import Flow
-from readers.analytics import COUNTS, Cells, split, steps, totals
+from readers.analytics import COUNTS, Cells, ReadCells, chunks, steps, totals
 from readers.ranges import Interval, Range
 
 COLUMNS = (
@@ -20,16 +20,15 @@ COLUMNS = (
     "dropOff",
     "dropOffRate",
 )
-CHUNK = 24
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def rows(flow: Flow, chosen: Range, cells: Callable[[int, int], Cells]) -> Iterator[bytes]:
-    """RFC 4180, a chunk for every few intervals. `cells` gives the cells of [start, end), epoch seconds."""
-    yield _lines([COLUMNS])
-    for first in range(0, len(chosen.intervals), CHUNK):
-        part = chosen.intervals[first : first + CHUNK]
-        yield _chunk(flow, chosen, part, cells(part[0].start, part[-1].end))
+def rows(flow: Flow, chosen: Range, read: ReadCells) -> Iterator[bytes]:
+    """RFC 4180: the header with the first few intervals, so that a store that is away shows before a byte is sent."""
+    header: list[Sequence[object]] = [COLUMNS]
+    for chunk in chunks(chosen, read):
+        yield _lines(header + _table(flow, chosen, chunk))
+        header = []
 
 
 def file_name(flow: Flow, chosen: Range) -> str:
@@ -44,18 +43,16 @@ def cell(value: object) -> str:
     return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
 
 
-def _chunk(flow: Flow, chosen: Range, part: list[Interval], cells: Cells) -> bytes:
-    found: list[list[object]] = []
-    parts = [split(table, part) for table in cells]
-    for n, interval in enumerate(part):
-        of_interval = Cells(*(table[n] for table in parts))
+def _table(flow: Flow, chosen: Range, chunk: list[tuple[Interval, Cells]]) -> list[Sequence[object]]:
+    found: list[Sequence[object]] = []
+    for interval, cells in chunk:
         start = chosen.local(interval.start)
-        whole = totals(of_interval)
+        whole = totals(cells)
         found.append([start, "", "", "", *(whole[name] for name in (*COUNTS, "sessions", "uniqueUsers")), "", ""])
-        for step in steps(of_interval, flow):
+        for step in steps(cells, flow):
             numbers = (step[name] for name in (*COUNTS, "sessions", "uniqueUsers", "dropOff", "dropOffRate"))
             found.append([start, step["position"], step["stepId"], step["name"], *numbers])
-    return _lines(found)
+    return found
 
 
 def _lines(table: Sequence[Sequence[object]]) -> bytes:

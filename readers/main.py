@@ -11,7 +11,7 @@ from backends.store.catalog import Catalog
 from backends.store.engine import open_engine, ping
 from backends.store.queries import Queries
 from readers import tokens
-from readers.app import Reader
+from readers.app import Reader, not_found
 from schemas.topics import Topics
 from service.admin import AdminServer
 from service.serve import serve
@@ -34,6 +34,10 @@ class ReaderService:
     def routes(self) -> list[BaseRoute]:
         return self._reader.routes()
 
+    def app(self) -> Starlette:
+        """The routes alone, for a process that does nothing else."""
+        return Starlette(routes=self.routes(), exception_handlers={404: not_found})
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -44,7 +48,7 @@ def run(settings: Settings) -> None:
     reader = ReaderService(settings, engine)
     admin = AdminServer(settings.admin_host, settings.reader_admin_port, {"store": lambda: ping(engine)})
     log.info("reader listens", extra={"host": settings.reader_host, "port": settings.reader_port, "admin": admin.port})
-    serve(Starlette(routes=reader.routes()), settings.reader_host, settings.reader_port, admin)
+    serve(reader.app(), settings.reader_host, settings.reader_port, admin)
     reader.close()
     admin.close()
     engine.dispose()
