@@ -64,7 +64,6 @@ Line = Envelope | Heartbeat
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
-encode_event = _encoder.encode
 
 
 def encode(line: Line) -> bytes:

@@ -1,4 +1,4 @@
-"""The whole store as plain values, to be compared: sketches by what they say, and without what depends on the hour of the run."""
+"""The whole store as plain values, to be compared: sketches by what they say, without what the log's clock says."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def snapshot(engine: sa.Engine) -> dict[str, list[dict[str, Any]]]:
     """Every table but the catalogue's, each in the order of its primary key."""
     with engine.connect() as connection:
         return {
-            table.name: [_plain(table.name, dict(row)) for row in _rows(connection, table)]
+            str(table.name): [_plain(table.name, {str(k): v for k, v in row.items()}) for row in _rows(connection, table)]
             for table in t.metadata.sorted_tables
             if table.name not in CATALOGUE
         }

@@ -1,4 +1,4 @@
-"""The store's numbers against the brute-force model, whatever the order, the batches, the duplicates and the workers."""
+"""The store's numbers against the brute-force model, whatever the order, batches, duplicates and workers."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -26,8 +26,8 @@ from tests.worlds import (
     make_flows,
     modelled,
     new_id,
-    stored_offsets,
     steps_of,
+    stored_offsets,
     zone,
 )
 from workers.batch import Batches
@@ -45,7 +45,7 @@ def engine(store_url: str) -> Iterator[sa.Engine]:
 
 
 class World(NamedTuple):
-    """Two organisations: the first with flows of 3 and 1 steps, the second with one of 2. Made anew for each example."""
+    """Two organisations, the first with flows of 3 and 1 steps, the second with one of 2; made for each example."""
 
     organisations: list[str]
     flows: list[Flow]
@@ -66,21 +66,24 @@ drawn_event = st.fixed_dictionaries(
     {
         "kind": st.sampled_from(["view", "view", "view", "complete", "dismiss", "skip", "custom"]),
         "organisation": st.sampled_from([0, 0, 1]),
-        "flow": st.integers(0, 3),  # the last one is another organisation's
-        "step": st.none() | st.integers(0, 3),  # the last one is of no flow
-        "session": st.none() | st.integers(0, 3),
+        "flow": st.sampled_from([0, 0, 0, 0, 1, 2, 3]),  # the last one is another organisation's
+        "step": st.sampled_from([None, 0, 1, 2, 3]),  # the last one is of no flow
+        "session": st.sampled_from([0, 0, 0, 1, 1, 2, None]),
         "user": st.none() | st.integers(0, 3),
         "anon": st.none() | st.integers(0, 2),
         "name": st.sampled_from(["invited", "upgraded"]),
-        "minutes_ago": st.none() | st.integers(-5, 3 * 24 * 60) | st.integers(6 * 24 * 60, 8 * 24 * 60),
+        "minutes_ago": st.none()
+        | st.integers(-5, 3 * 24 * 60)
+        | st.integers(6 * 24 * 60, 8 * 24 * 60)
+        | st.integers(-9 * 24 * 60, -6 * 24 * 60),
     }
 )
 drawn_envelope = st.fixed_dictionaries(
     {
-        "events": st.lists(drawn_event, min_size=1, max_size=6),
+        "events": st.lists(drawn_event, min_size=1, max_size=8),
         "retries": st.sampled_from([0, 0, 0, 1, 2]),
         "retry_hours": st.integers(0, 48),
-        "clock_minutes": st.sampled_from([None, None, 0, 7, -180]),
+        "clock_minutes": st.sampled_from([None, None, 0, 7, -180, -9 * 24 * 60, 9 * 24 * 60]),
     }
 )
 

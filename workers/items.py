@@ -8,7 +8,7 @@ import msgspec
 from backends.log import Record
 from schemas import records
 from schemas.ids import NIL
-from schemas.records import Envelope, RecordEvent
+from schemas.records import Envelope, Line, RecordEvent
 
 WHOLE_LINE = -1
 
@@ -24,19 +24,30 @@ class Place(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One event to be counted. A heartbeat is an item without an event, with its host. Times are epoch ms."""
+    """One event to be counted, or a heartbeat, which has none. Ids are lower-case, times epoch ms."""
 
     place: Place
     organisation: str
     id: str
-    received: int
-    sent: int | None = None
+    line: Line
     event: RecordEvent | None = None
-    host: str | None = None
+
+    @property
+    def received(self) -> int:
+        return self.line.received
+
+    @property
+    def sent(self) -> int | None:
+        return self.line.sent if isinstance(self.line, Envelope) else None
+
+    @property
+    def host(self) -> str | None:
+        """The page's host of a heartbeat, empty where the browser did not say; None for an event."""
+        return None if isinstance(self.line, Envelope) else self.line.host or ""
 
 
 class Rejection(NamedTuple):
-    """What will never be counted, why, and its bytes."""
+    """What will never be counted, why, and its bytes: a line that could be put into the topic as it is."""
 
     place: Place
     organisation: str
@@ -63,13 +74,15 @@ def read(batch: Iterable[Record]) -> tuple[list[Item], list[Rejection]]:
             elif isinstance(decoded, Envelope):
                 for index, event in enumerate(decoded.events):
                     where = place._replace(event=index)
-                    items.append(Item(where, organisation, event.id.lower(), decoded.received, decoded.sent, event))
+                    items.append(Item(where, organisation, event.id.lower(), decoded, event))
             else:
-                items.append(Item(place, organisation, decoded.id.lower(), decoded.received, host=decoded.host or ""))
+                items.append(Item(place, organisation, decoded.id.lower(), decoded))
     return items, poison
 
 
 def reject(item: Item, reason: str) -> Rejection:
-    """Sets one item aside with the bytes of its event alone."""
-    body = records.encode_event(item.event) if item.event is not None else b""
-    return Rejection(item.place, item.organisation, reason, item.received, body)
+    """Sets one item aside, with its line but without the other events of it."""
+    line = item.line
+    if isinstance(line, Envelope) and item.event is not None:
+        line = msgspec.structs.replace(line, events=[item.event])
+    return Rejection(item.place, item.organisation, reason, item.received, records.encode(line))
