@@ -10,8 +10,9 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import httpx
@@ -73,11 +74,9 @@ def _play(console: Console, folder: Path, events: int, seed: int) -> bool:
     child = _start(folder, port, admin_port)
     try:
         _wait_ready(child, admin_port)
-        requests = list(play(flows, events, time.time_ns() // 1_000_000, rng))
-        started = time.perf_counter()
-        sent, accepted = asyncio.run(_send(console, f"http://127.0.0.1:{port}", requests, keys))
-        seconds = time.perf_counter() - started
-        ledger = _wait_counted(console, Counting(engine), accepted)
+        requests = play(flows, events, time.time_ns() // 1_000_000, rng)
+        sent = asyncio.run(_send(console, f"http://127.0.0.1:{port}", requests, keys, events))
+        ledger = _wait_counted(console, Counting(engine), sent.accepted)
         token = session_token(settings.require("jwt_secret"), settings.jwt_issuer, user)
         for name, theirs in zip(ORGANISATIONS, flows, strict=True):
             path = f"http://127.0.0.1:{port}/api/v1/flows/{theirs[0].flow_id}/analytics"
@@ -89,14 +88,19 @@ def _play(console: Console, folder: Path, events: int, seed: int) -> bool:
     finally:
         _end(child)
         engine.dispose()
-    return _balance(console, sent, accepted, ledger, len(requests), seconds)
+    return _balance(console, sent, ledger)
 
 
 def _start(folder: Path, port: int, admin_port: int) -> "subprocess.Popen[bytes]":
     arguments = ["dev", "--data", str(folder), "--port", str(port), "--admin-port", str(admin_port)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ZENSTEP_")}
     command_line = [sys.executable, "-c", "from cli.main import main; main()", *arguments]
-    return subprocess.Popen(command_line, stdout=subprocess.DEVNULL, env=environment)
+    # Ctrl-C reaches both; until the child serves it is for this process alone, which ends the child.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return subprocess.Popen(command_line, stdout=subprocess.DEVNULL, env=environment)
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
@@ -122,19 +126,28 @@ def _wait_ready(child: "subprocess.Popen[bytes]", admin_port: int) -> None:
     raise click.ClickException(f"the system was not ready after {START_SECONDS} s")
 
 
-async def _send(console: Console, base: str, requests: list[Request], keys: list[str]) -> tuple[int, int]:
-    """Events sent and events that a 202 accepted."""
-    queue = iter(requests)
-    sent = accepted = 0
+class Sent(NamedTuple):
+    """What was sent: requests, their events, those of them that a 202 accepted, and how long it took."""
+
+    requests: int
+    events: int
+    accepted: int
+    seconds: float
+
+
+async def _send(console: Console, base: str, requests: Iterator[Request], keys: list[str], events: int) -> Sent:
+    started = time.perf_counter()
+    count = sent = accepted = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("events sent", total=sum(len(request.events) for request in requests))
+        bar = progress.add_task("events sent", total=events)
 
         async def client() -> None:
-            nonlocal sent, accepted
+            nonlocal count, sent, accepted
             # The loopback is never reached through a proxy of the environment.
             async with httpx.AsyncClient(base_url=base, timeout=30, trust_env=False) as http:
-                for request in queue:
+                for request in requests:
+                    count += 1
                     sent += len(request.events)
                     body = orjson.dumps({"events": request.events})
                     answer = await http.post(_path(request, keys), content=body, headers=_headers(request, keys))
@@ -143,7 +156,7 @@ async def _send(console: Console, base: str, requests: list[Request], keys: list
                     progress.advance(bar, len(request.events))
 
         await asyncio.gather(*(client() for _ in range(CLIENTS)))
-    return sent, accepted
+    return Sent(count, sent, accepted, time.perf_counter() - started)
 
 
 def _path(request: Request, keys: list[str]) -> str:
@@ -187,13 +200,14 @@ def _show(console: Console, organisation: str, analytics: dict[str, Any]) -> Non
     console.print(table)
 
 
-def _balance(console: Console, sent: int, accepted: int, ledger: dict[str, int], requests: int, seconds: float) -> bool:
+def _balance(console: Console, sent: Sent, ledger: dict[str, int]) -> bool:
     counted, duplicates = ledger.get("counted", 0), ledger.get("duplicate", 0)
     rejected = sum(events for outcome, events in ledger.items() if outcome.startswith("rejected:"))
-    adds_up = sent == accepted == counted + duplicates + rejected
-    console.print(f"{sent:,} events in {requests:,} requests, {seconds:.1f} s: {sent / seconds:,.0f} events/s")
+    adds_up = sent.events == sent.accepted == counted + duplicates + rejected
+    rate = sent.events / sent.seconds
+    console.print(f"{sent.events:,} events in {sent.requests:,} requests, {sent.seconds:.1f} s: {rate:,.0f} events/s")
     console.print(
-        f"[bold]sent {sent:,} = accepted {accepted:,} = counted {counted:,} + duplicates {duplicates:,} "
+        f"[bold]sent {sent.events:,} = accepted {sent.accepted:,} = counted {counted:,} + duplicates {duplicates:,} "
         f"+ rejected {rejected:,}[/]  {'[green]adds up[/]' if adds_up else '[red]DOES NOT ADD UP[/]'}"
     )
     return adds_up
