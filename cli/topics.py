@@ -3,6 +3,8 @@
 import click
 
 from cli.output import command, json_option, show
+from cli.waiting import retry, wait_option
+from service.settings import Settings
 
 
 @click.group()
@@ -11,22 +13,30 @@ def topics() -> None:
 
 
 @topics.command()
+@wait_option
 @json_option
 @command
-def create(as_json: bool) -> None:
+def create(wait: float, as_json: bool) -> None:
     """Create the topics that are missing."""
-    from backends.log import open_admin
-    from schemas.topics import Topics
+    from backends.log import LogUnavailable
     from service.settings import load
 
     settings = load()
-    admin = open_admin(settings.log_url)
-    try:
-        made = {
-            topic: admin.create_topic(topic, settings.partitions, settings.replication)
-            for topic in Topics(settings.topic_prefix).all()
-        }
-    finally:
-        admin.close()
+    made: dict[str, bool] = {}
+    retry(lambda: _create(settings, made), wait, LogUnavailable)
     lines = (f"{topic}: {'created' if new else 'was there'}" for topic, new in made.items())
     show({"topics": [{"topic": topic, "created": new} for topic, new in made.items()]}, as_json, "\n".join(lines))
+
+
+def _create(settings: Settings, made: dict[str, bool]) -> None:
+    """Notes in `made` which were created; what an earlier try did stays noted."""
+    from backends.log import open_admin
+    from schemas.topics import Topics
+
+    admin = open_admin(settings.log_url)
+    try:
+        for topic in Topics(settings.topic_prefix).all():
+            if topic not in made:
+                made[topic] = admin.create_topic(topic, settings.partitions, settings.replication)
+    finally:
+        admin.close()
