@@ -23,7 +23,7 @@ from backends.log import (
     open_consumer,
     open_producer,
 )
-from tests.servers.kafka import LocalKafka
+from tests.servers.kafka import Kafka
 
 PARTITIONS = 4
 ENOUGH_SECONDS = 40.0
@@ -250,7 +250,7 @@ def test_commit_never_fails_the_reader(log_url: str, producer: Producer, topic: 
         member.poll()
 
 
-def test_kafka_away_then_back_is_an_error_and_then_none(private_kafka: LocalKafka) -> None:
+def test_kafka_away_then_back_is_an_error_and_then_none(private_kafka: Kafka) -> None:
     url = f"kafka://{private_kafka.servers}"
     with closing(open_admin(url)) as admin:
         admin.create_topic("bounced", 1, 1)
@@ -274,7 +274,7 @@ def test_kafka_away_then_back_is_an_error_and_then_none(private_kafka: LocalKafk
     producer.close(5)
 
 
-def test_kafka_away_at_the_start_fails_at_once_and_is_found_later(private_kafka: LocalKafka) -> None:
+def test_kafka_away_at_the_start_fails_at_once_and_is_found_later(private_kafka: Kafka) -> None:
     url = f"kafka://{private_kafka.servers}"
     with closing(open_admin(url)) as admin:
         admin.create_topic("late", 1, 1)

@@ -1,6 +1,7 @@
 """Which servers the tests run on, found once a session: the environment, a container, a local process, none."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,19 @@ from typing import Any
 
 import pytest
 
-from tests.servers.kafka import ContainerKafka, LocalKafka
-from tests.servers.postgres import ContainerPostgres, LocalPostgres
+from tests.servers.containers import engine_answers
+from tests.servers.kafka import ContainerKafka, Kafka, LocalKafka
+from tests.servers.postgres import ContainerPostgres, LocalPostgres, Postgres
 
 REQUIRED = {name.strip() for name in os.environ.get("ZENSTEP_TEST_REQUIRE", "").split(",") if name.strip()}
 CONTAINERS_ONLY = os.environ.get("ZENSTEP_TEST_SERVERS") == "containers"
+
+Start = Callable[[Path], Any]
+"""Starts a server whose files are to be in this folder."""
+
+
+class Unavailable(Exception):
+    """No way to have this server works; the message says why, way by way."""
 
 
 class Given:
@@ -23,7 +32,7 @@ class Given:
     def __init__(self, address: str) -> None:
         self.servers = self.url = address
 
-    def stop(self) -> None:
+    def close(self) -> None:
         pass
 
 
@@ -31,77 +40,77 @@ class Servers:
     """Starts each kind when first asked for. What cannot be had is remembered with the reasons."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="zenstep-tests-"))
-        self._folder.chmod(0o755)
+        self.logs = Path(tempfile.mkdtemp(prefix="zenstep-tests-"))
+        self.logs.chmod(0o755)
         self._found: dict[str, Any] = {}
         self._problems: dict[str, str] = {}
-        self.used: dict[str, set[str]] = {}
+        self._used: dict[str, set[str]] = {}
 
     def kafka(self, test: str) -> Any:
-        return self._get("kafka", "ZENSTEP_TEST_KAFKA", ContainerKafka, lambda: LocalKafka(self.folder("kafka")), test)
+        return self._get("kafka", ContainerKafka, LocalKafka, test)
 
     def postgres(self, test: str) -> Any:
-        local = lambda: LocalPostgres(self.folder("postgres"))  # noqa: E731
-        return self._get("postgres", "ZENSTEP_TEST_POSTGRES", ContainerPostgres, local, test)
+        return self._get("postgres", ContainerPostgres, LocalPostgres, test)
 
-    def folder(self, name: str) -> Path:
-        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._folder))
-        folder.chmod(0o755)
-        return folder
+    def private_kafka(self, test: str) -> Kafka:
+        """A broker that the test may stop, and has to close."""
+        self.kafka(test)  # skips or fails as every Kafka test does
+        broker: Kafka = self._private("kafka", ContainerKafka, LocalKafka)
+        return broker
+
+    def private_postgres(self, test: str) -> Postgres:
+        """A PostgreSQL that the test may stop, and has to close."""
+        self.postgres(test)
+        server: Postgres = self._private("postgres", ContainerPostgres, LocalPostgres)
+        return server
 
     def summary(self) -> list[str]:
-        lines = [f"{name}: {server.how}, {len(self.used[name])} tests" for name, server in self._found.items()]
+        lines = [f"{name}: {server.how}, {len(self._used[name])} tests" for name, server in self._found.items()]
         return lines + [f"{name}: none ({problem})" for name, problem in self._problems.items()]
 
-    def close(self, failed: bool) -> None:
-        import shutil
-
+    def close(self, keep_logs: bool) -> None:
         for server in self._found.values():
-            server.stop()
-        if not failed:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            server.close()
+        if not keep_logs or not any(self.logs.iterdir()):
+            shutil.rmtree(self.logs, ignore_errors=True)
+        for data in self.logs.glob("*/data"):
+            shutil.rmtree(data, ignore_errors=True)
 
-    def logs(self) -> Path:
-        return self._folder
-
-    def _get(self, name: str, variable: str, container: Callable[[], Any], local: Callable[[], Any], test: str) -> Any:
+    def _get(self, name: str, container: Start, local: Start, test: str) -> Any:
         if name not in self._found and name not in self._problems:
-            self._find(name, variable, container, local)
+            given = os.environ.get(f"ZENSTEP_TEST_{name.upper()}")
+            try:
+                self._found[name] = Given(given) if given else self._start(name, container, local)
+            except Unavailable as problem:
+                self._problems[name] = str(problem)
         if name in self._problems:
             if name in REQUIRED:
                 pytest.fail(f"{name} is required: {self._problems[name]}")
             pytest.skip(f"no {name} to be had: {self._problems[name]}")
-        self.used.setdefault(name, set()).add(test)
+        self._used.setdefault(name, set()).add(test)
         return self._found[name]
 
-    def _find(self, name: str, variable: str, container: Callable[[], Any], local: Callable[[], Any]) -> None:
+    def _private(self, name: str, container: Start, local: Start) -> Any:
+        try:
+            return self._start(f"private-{name}", container, local)
+        except Unavailable as problem:  # only where the shared one was given
+            pytest.skip(f"no {name} that may be stopped: {problem}")
+
+    def _start(self, name: str, container: Start, local: Start) -> Any:
+        """Raises Unavailable."""
         problems = []
-        given = os.environ.get(variable)
-        ways: list[tuple[str, Callable[[], Any]]] = [("container", container)] if _engine_answers() else []
-        if not ways:
+        ways: list[tuple[str, Start]] = []
+        if engine_answers():
+            ways.append(("container", container))
+        else:
             problems.append("no container engine")
-        if given:
-            ways = [("environment", lambda: Given(given))]
-        elif not CONTAINERS_ONLY:
+        if not CONTAINERS_ONLY:
             ways.append(("local process", local))
         for way, start in ways:
+            folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.logs))
+            folder.chmod(0o755)
             try:
-                self._found[name] = start()
-                return
+                return start(folder)
             except Exception as error:  # whatever kept this way from working, the next may do
                 problems.append(f"{way}: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}")
-        self._problems[name] = "; ".join(problems)
-
-
-def _engine_answers() -> bool:
-    """A socket that is there and answers; testcontainers itself waits long for one that does not."""
-    import docker
-
-    try:
-        client = docker.from_env(timeout=3)
-        try:
-            return bool(client.ping())
-        finally:
-            client.close()
-    except Exception:  # docker's own errors are of many families, and each means no
-        return False
+        raise Unavailable("; ".join(problems))

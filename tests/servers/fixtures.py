@@ -10,23 +10,33 @@ import pytest
 from backends.store.engine import open_engine
 from backends.store.migrate import migrate
 from tests.servers.find import Servers
-from tests.servers.kafka import LocalKafka
+from tests.servers.kafka import Kafka
+from tests.servers.postgres import Postgres
 
 _servers = pytest.StashKey[Servers]()
+_failed = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_servers] = Servers()
+    config.stash[_failed] = True  # until the session ends well: a run that is broken off keeps its logs too
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_failed] = exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    config.stash[_servers].close(failed=False)
+    config.stash[_servers].close(keep_logs=config.stash[_failed])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    servers = config.stash[_servers]
     terminalreporter.section("servers")
-    for line in config.stash[_servers].summary() or ["none was asked for"]:
+    for line in servers.summary() or ["none was asked for"]:
         terminalreporter.line(line)
+    if config.stash[_failed] and servers.summary():
+        terminalreporter.line(f"their logs are kept in {servers.logs}")
 
 
 @pytest.fixture(scope="session")
@@ -41,12 +51,19 @@ def kafka_servers(servers: Servers, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def private_kafka(servers: Servers, request: pytest.FixtureRequest) -> Iterator[LocalKafka]:
+def private_kafka(servers: Servers, request: pytest.FixtureRequest) -> Iterator[Kafka]:
     """A broker that this test may stop, kill and start."""
-    servers.kafka(request.node.nodeid)  # skips or fails as every Kafka test does
-    broker = LocalKafka(servers.folder("private-kafka"))
+    broker = servers.private_kafka(request.node.nodeid)
     yield broker
-    broker.stop()
+    broker.close()
+
+
+@pytest.fixture
+def private_postgres(servers: Servers, request: pytest.FixtureRequest) -> Iterator[Postgres]:
+    """A PostgreSQL that this test may stop and start; its database `postgres` is empty."""
+    server = servers.private_postgres(request.node.nodeid)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

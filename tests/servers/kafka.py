@@ -7,14 +7,28 @@ import subprocess
 import time
 import uuid
 from pathlib import Path
+from typing import Protocol
 
 from backends.log import LogUnavailable, open_admin
+from tests.servers.containers import ServerContainer
 from tests.servers.ports import end, free_port, wait_listening
 
 VERSION = "4.1.2"
 IMAGE = f"apache/kafka:{VERSION}"
 POM = Path(__file__).with_name("kafka-pom.xml")
 START_SECONDS = 60
+
+
+class Kafka(Protocol):
+    """A broker of the tests' own. `stop`, `kill` and `start` keep its port and its data; `close` is the end of it."""
+
+    how: str
+    servers: str
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
+    def close(self) -> None: ...
 
 
 def jars() -> Path:
@@ -41,7 +55,7 @@ def jars() -> Path:
 
 
 class LocalKafka:
-    """A broker of this machine. `stop`, `kill` and `start` keep its port and its data."""
+    """A process on this machine."""
 
     how = f"local process {VERSION}"
 
@@ -89,6 +103,9 @@ class LocalKafka:
             self._process.wait()
             self._process = None
 
+    def close(self) -> None:
+        self.stop()
+
     def _java(self, *arguments: str) -> "subprocess.Popen[bytes]":
         command = ["java", "-Xmx512m", "-cp", f"{self._jars}/*", *arguments]
         with self.log.open("ab") as log:
@@ -96,36 +113,48 @@ class LocalKafka:
 
 
 class ContainerKafka:
-    """A broker in a container, on a fixed port since it has to advertise it."""
+    """A container, on a port chosen before since the broker has to advertise it."""
 
     how = f"container {IMAGE}"
 
-    def __init__(self) -> None:
-        from testcontainers.core.container import DockerContainer
-
+    def __init__(self, folder: Path) -> None:
         port = free_port()
         self.servers = f"127.0.0.1:{port}"
-        self._container = (
-            DockerContainer(IMAGE)
-            .with_bind_ports(port, port)
-            .with_env("KAFKA_NODE_ID", "1")
-            .with_env("KAFKA_PROCESS_ROLES", "broker,controller")
-            .with_env("KAFKA_CONTROLLER_QUORUM_VOTERS", "1@localhost:29093")
-            .with_env("KAFKA_CONTROLLER_LISTENER_NAMES", "CONTROLLER")
-            .with_env("KAFKA_LISTENERS", f"PLAINTEXT://:{port},CONTROLLER://:29093")
-            .with_env("KAFKA_ADVERTISED_LISTENERS", f"PLAINTEXT://{self.servers}")
-            .with_env("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT")
-            .with_env("KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR", "1")
-            .with_env("KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "1")
-            .with_env("KAFKA_TRANSACTION_STATE_LOG_MIN_ISR", "1")
-            .with_env("KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS", "0")
-            .with_env("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false")
-        )
+        environment = {
+            "KAFKA_NODE_ID": 1,
+            "KAFKA_PROCESS_ROLES": "broker,controller",
+            "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+            "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+            "KAFKA_LISTENERS": "PLAINTEXT://:9092,CONTROLLER://:9093",
+            "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{self.servers}",
+            "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "KAFKA_LOG_DIRS": "/var/lib/kafka/data",
+            "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": 1,
+            "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": 4,
+            "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": 1,
+            "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": 1,
+            "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": 0,
+            "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        }
+        self._container = ServerContainer(IMAGE, 9092, port, environment, folder / "kafka.log")
+        try:
+            wait_for_broker(self.servers)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
         self._container.start()
         wait_for_broker(self.servers)
 
     def stop(self) -> None:
         self._container.stop()
+
+    def kill(self) -> None:
+        self._container.kill()
+
+    def close(self) -> None:
+        self._container.close()
 
 
 def wait_for_broker(servers: str, seconds: float = START_SECONDS) -> None:

@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Protocol
 
 import psycopg
 
+from tests.servers.containers import ServerContainer
 from tests.servers.ports import end, free_port, wait_listening
 
 IMAGE = "postgres:15-bookworm"
@@ -21,6 +23,16 @@ def _binaries() -> Path:
     if not found:
         raise RuntimeError("no initdb")
     return Path(found[0]).resolve().parent
+
+
+class Postgres(Protocol):
+    """A server that a test may stop; `start` brings it back with its address and its data."""
+
+    url: str
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class LocalPostgres:
@@ -64,6 +76,36 @@ class LocalPostgres:
             end(self._process)
             self._process = None
 
+    def close(self) -> None:
+        self.stop()
+
+
+class ContainerPostgres:
+    """A container. Its image prepares a new cluster without TCP, so what answers there is the server."""
+
+    how = f"container {IMAGE}"
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{port}"
+        environment = {"POSTGRES_HOST_AUTH_METHOD": "trust"}
+        self._container = ServerContainer(IMAGE, 5432, port, environment, folder / "postgres.log")
+        try:
+            _wait_accepting(self.url)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        self._container.start()
+        _wait_accepting(self.url)
+
+    def stop(self) -> None:
+        self._container.stop()
+
+    def close(self) -> None:
+        self._container.close()
+
 
 def _wait_accepting(url: str) -> None:
     """A server listens before it lets anybody in. Raises psycopg.OperationalError where that takes too long."""
@@ -76,19 +118,3 @@ def _wait_accepting(url: str) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
-
-
-class ContainerPostgres:
-    """A server in a container."""
-
-    how = f"container {IMAGE}"
-
-    def __init__(self) -> None:
-        from testcontainers.postgres import PostgresContainer
-
-        self._container = PostgresContainer(IMAGE, driver=None)
-        self._container.start()
-        self.url = str(self._container.get_connection_url()).rpartition("/")[0]
-
-    def stop(self) -> None:
-        self._container.stop()
