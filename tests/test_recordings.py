@@ -1,4 +1,4 @@
-"""Recorded topics, replayed through a worker on either log into either store: the whole store is as it was written down."""
+"""Recorded topics, replayed through a worker on either log into either store: the store is as it was written down."""
 
 from collections.abc import Iterator
 
