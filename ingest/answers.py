@@ -1,11 +1,11 @@
 """Answers: the one place where an outcome becomes a status, headers and bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import orjson
 from starlette.types import Send
 
-from schemas.events import Problem
+from ingest.problems import Problem
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -35,6 +35,11 @@ def invalid(details: Sequence[Problem]) -> Refusal:
     return Refusal(400, "Validation failed", "invalid", details=details)
 
 
+def request_timeout() -> Refusal:
+    """The body did not come in time; what may still come of it cannot be told from a next request."""
+    return Refusal(408, "Request timeout", "slow_body", headers=[(b"connection", b"close")])
+
+
 def too_large() -> Refusal:
     return Refusal(413, "Payload too large", "too_large")
 
@@ -47,8 +52,8 @@ def not_found() -> Refusal:
     return Refusal(404, "Not found", "not_found")
 
 
-def method_not_allowed(allowed: str) -> Refusal:
-    return Refusal(405, "Method not allowed", "method", headers=[(b"allow", allowed.encode())])
+def method_not_allowed(allowed: Iterable[str]) -> Refusal:
+    return Refusal(405, "Method not allowed", "method", headers=[(b"allow", ", ".join(sorted(allowed)).encode())])
 
 
 def unavailable(reason: str, retry_after: int = 5) -> Refusal:
@@ -56,17 +61,8 @@ def unavailable(reason: str, retry_after: int = 5) -> Refusal:
     return Refusal(503, "Service unavailable", reason, headers=[(b"retry-after", str(retry_after).encode())])
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: Headers | None = None) -> None:
-    """Sends a whole JSON response."""
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-                *(headers or []),
-            ],
-        }
-    )
+async def send_answer(send: Send, status: int, body: bytes, headers: Headers) -> None:
+    """Sends a whole response: JSON, or nothing where there is no body."""
+    described = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())] if body else []
+    await send({"type": "http.response.start", "status": status, "headers": described + headers})
     await send({"type": "http.response.body", "body": body})

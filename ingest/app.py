@@ -10,8 +10,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from backends.log import LogError, RecordTooLarge
-from ingest import answers, decode
-from ingest.answers import Refusal
+from ingest import answers, cors, decode
+from ingest.answers import Headers, Refusal
 from ingest.body import ClientGone, read_body
 from ingest.enqueue import Enqueuer
 from ingest.keys import KeyCache, find_key
@@ -83,30 +83,32 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         method = scope["method"]
-        headers = None
         try:
-            if method not in self._methods:
-                raise (
-                    answers.method_not_allowed(", ".join(sorted(self._methods)))
-                    if self._methods
-                    else (answers.not_found())
-                )
-            handler, status = self._methods[method]
-            body = await handler(scope, receive)
+            status, body, headers = await self._answer(method, scope, receive)
         except Refusal as refusal:
             status, body, headers = refusal.status, refusal.body, refusal.headers
-            metrics.events_refused.labels(refusal.reason).inc()
+            metrics.refusals.labels(refusal.reason).inc()
         except ClientGone:
-            metrics.events_refused.labels("client_gone").inc()
+            metrics.refusals.labels("client_gone").inc()
             return
         except Exception:
             log.exception("request failed", extra={"route": self._path})
-            status, body = 500, b'{"error":"Internal server error"}'
-            metrics.events_refused.labels("fault").inc()
-        await answers.send_json(send, status, body, headers)
+            status, body, headers = 500, b'{"error":"Internal server error"}', []
+            metrics.refusals.labels("fault").inc()
+        await answers.send_answer(send, status, body, [*headers, *cors.answer_headers(scope["headers"])])
         known = method if method in self._methods else "other"
         metrics.requests.labels(self._path, known, str(status)).inc()
         metrics.http_seconds.labels(self._path).observe(time.perf_counter() - started)
+
+    async def _answer(self, method: str, scope: Scope, receive: Receive) -> tuple[int, bytes, Headers]:
+        if method in self._methods:
+            handler, status = self._methods[method]
+            return status, await handler(scope, receive), []
+        if not self._methods:
+            raise answers.not_found()
+        if method == "OPTIONS":
+            return 204, b"", cors.preflight_headers(self._methods)
+        raise answers.method_not_allowed(self._methods)
 
 
 def _route(path: str, methods: dict[str, tuple[Handler, int]]) -> BaseRoute:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 
 import sqlalchemy as sa
 from starlette.applications import Starlette
@@ -18,7 +19,7 @@ from ingest.decode import UserHasher
 from ingest.enqueue import Enqueuer
 from ingest.keys import KeyCache
 from schemas.topics import Topics
-from service.admin import AdminServer, Check
+from service.admin import AdminServer, Check, NeededAtStart
 from service.serve import serve
 from service.settings import Settings
 
@@ -33,6 +34,7 @@ class EdgeService:
     """The edge's parts, put together. `lifespan` runs them around the serving of `routes`."""
 
     def __init__(self, settings: Settings, engine: sa.Engine) -> None:
+        hasher = UserHasher(settings.require("user_hash_secret"))
         self._engine = engine
         self._catalog = Catalog(engine)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="edge-store")
@@ -41,23 +43,28 @@ class EdgeService:
         self._enqueuers = [
             Enqueuer(self._producer, topic, settings.produce_timeout) for topic in (topics.events, topics.heartbeats)
         ]
-        hasher = UserHasher(settings.require("user_hash_secret"))
         self._edge = Edge(KeyCache(self._find_key), hasher, *self._enqueuers)
 
     def routes(self) -> list[BaseRoute]:
         return self._edge.routes()
 
+    def app(self) -> Starlette:
+        """The routes alone, for a process that does nothing else."""
+        return Starlette(routes=[*self.routes(), not_found_route()], lifespan=self.lifespan)
+
     def checks(self) -> dict[str, Check]:
-        """For /readyz. The store is not needed to be ready: known keys go on without it."""
-        return {"log": self._log_problem}
+        """For /readyz. Without the store known keys go on, so that an edge which has had it stays ready."""
+        return {"log": self._log_problem, "store": NeededAtStart(partial(ping, self._engine))}
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
         connecting = asyncio.create_task(self._keep_connected())
-        yield
-        connecting.cancel()
-        await asyncio.to_thread(self._producer.close, CLOSE_SECONDS)
-        self._threads.shutdown(wait=False)
+        try:
+            yield
+        finally:
+            connecting.cancel()
+            await asyncio.to_thread(self._producer.close, CLOSE_SECONDS)
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _keep_connected(self) -> None:
         while True:
@@ -66,6 +73,8 @@ class EdgeService:
                     await asyncio.to_thread(enqueuer.connect)
                 except LogError as error:
                     log.warning("log not connected", extra={"problem": str(error)})
+                except Exception:  # this loop is the only way back
+                    log.exception("log not connected")
             connected = all(enqueuer.connected for enqueuer in self._enqueuers)
             await asyncio.sleep(REFRESH_SECONDS if connected else RETRY_SECONDS)
 
@@ -86,9 +95,8 @@ def run(settings: Settings) -> None:
     """Until SIGTERM. Raises SettingsError."""
     engine = open_engine(settings.store_url)
     edge = EdgeService(settings, engine)
-    admin = AdminServer(settings.admin_host, settings.edge_admin_port, edge.checks() | {"store": lambda: ping(engine)})
-    app = Starlette(routes=[*edge.routes(), not_found_route()], lifespan=edge.lifespan)
-    log.info("edge listens", extra={"host": settings.edge_host, "port": settings.edge_port, "admin": admin.port})
-    serve(app, settings.edge_host, settings.edge_port, admin)
+    admin = AdminServer(settings.admin_host, settings.edge_admin_port, edge.checks())
+    log.info("edge starts", extra={"host": settings.edge_host, "port": settings.edge_port, "admin": admin.port})
+    serve(edge.app(), settings.edge_host, settings.edge_port, admin)
     admin.close()
     engine.dispose()

@@ -4,7 +4,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-# The edge. `route` is the route's pattern, `status` the three digits, `reason` one of ingest.errors and so few.
+# The edge. `route` is the route's pattern, `status` the three digits, `reason` one of ingest/answers.py and so few.
 requests = Counter("zenstep_http_requests_total", "Requests answered.", ["route", "method", "status"])
 http_seconds = Histogram(
     "zenstep_http_request_seconds",
@@ -14,10 +14,8 @@ http_seconds = Histogram(
 )
 events_received = Counter("zenstep_events_received_total", "Events in the bodies that could be read.")
 events_accepted = Counter("zenstep_events_accepted_total", "Events answered with a 2xx, so durable in the log.")
-events_refused = Counter(
-    "zenstep_events_refused_total",
-    "Events, or bodies that could not be read, answered with an error.",
-    ["reason"],
+refusals = Counter(
+    "zenstep_refusals_total", "Requests answered with an error, or given up by their client, by reason.", ["reason"]
 )
 heartbeats_accepted = Counter("zenstep_heartbeats_accepted_total", "Heartbeats answered with a 2xx.")
 records_acknowledged = Counter("zenstep_records_acknowledged_total", "Records that the log acknowledged.", ["topic"])

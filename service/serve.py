@@ -8,6 +8,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.admin import AdminServer
+from service.connections import BoundedProtocol
 from service.listen import listen
 
 DRAIN_SECONDS = 15
@@ -34,19 +35,24 @@ class _Server(uvicorn.Server):
         await super().shutdown()
 
 
-def serve(app: ASGIApp, host: str, port: int, admin: AdminServer) -> None:
-    """Blocks. No access log: a query string may hold a key. Raises SettingsError where it cannot listen there."""
-    listening = listen(host, port, BACKLOG)
-    config = uvicorn.Config(
+def config(app: ASGIApp) -> uvicorn.Config:
+    """How every HTTP role is served. No access log: a query string may hold a key. No client address is looked at."""
+    return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         backlog=BACKLOG,
     )
-    _Server(config, admin).run([listening])
+
+
+def serve(app: ASGIApp, host: str, port: int, admin: AdminServer) -> None:
+    """Blocks. Raises SettingsError where it cannot listen there."""
+    _Server(config(app), admin).run([listen(host, port, BACKLOG)])

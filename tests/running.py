@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from service.serve import config
+
 START_SECONDS = 20
 STOP_SECONDS = 20
 
@@ -15,20 +17,9 @@ STOP_SECONDS = 20
 @contextmanager
 def serving(app: ASGIApp) -> Iterator[str]:
     """Gives `http://127.0.0.1:port`; the application's lifespan runs around it. What is in flight at the end is cut."""
-    config = uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=0,
-        loop="uvloop",
-        http="httptools",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
+    configured = config(app)
+    configured.host, configured.port, configured.timeout_graceful_shutdown = "127.0.0.1", 0, 1
+    server = uvicorn.Server(configured)
     thread = threading.Thread(target=server.run, name="serving", daemon=True)
     thread.start()
     deadline = time.monotonic() + START_SECONDS

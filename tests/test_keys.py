@@ -1,0 +1,307 @@
+"""Snippet keys: finding one in a request, and the cache between requests and the store."""
+
+import asyncio
+import string
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.store.catalog import Key
+from ingest.answers import Refusal
+from ingest.keys import KeyCache, find_key
+from schemas.ids import key_digest
+
+KEY = "aB3" + "x" * 29
+OTHER = "o" * 32
+ALPHABET = string.ascii_letters + string.digits
+HERE = Key("0b0c1c1e-3c1c-4c58-9d43-0c6f8a1f9d11", "production")
+AWAY = sa.exc.OperationalError("SELECT", {}, Exception("away"))
+
+
+@contextmanager
+def unauthorized() -> Iterator[None]:
+    with pytest.raises(Refusal) as refusal:
+        yield
+    assert (refusal.value.status, refusal.value.body) == (401, b'{"error":"Unauthorized"}')
+
+
+@contextmanager
+def unavailable() -> Iterator[None]:
+    with pytest.raises(Refusal) as refusal:
+        yield
+    assert (refusal.value.status, refusal.value.body) == (503, b'{"error":"Service unavailable"}')
+    assert (b"retry-after", b"5") in refusal.value.headers
+
+
+# Finding a key
+
+
+@pytest.mark.parametrize(
+    "header", [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER {KEY}", f"bEaReR   {KEY}  "], ids=lambda h: h.split()[0]
+)
+def test_the_scheme_word_is_of_any_case(header: str) -> None:
+    assert find_key([(b"authorization", header.encode())], b"") == KEY
+
+
+@pytest.mark.parametrize("query", [f"key={KEY}", f"a=b&key={KEY}&c", f"key=&key={KEY}", f"key={KEY}&key={OTHER}"])
+def test_a_key_may_stand_in_the_query(query: str) -> None:
+    assert find_key([(b"host", b"e.org")], query.encode()) == KEY
+
+
+def test_the_header_wins_over_the_query() -> None:
+    assert find_key([(b"authorization", f"Bearer {KEY}".encode())], f"key={OTHER}".encode()) == KEY
+
+
+BAD_HEADERS = ["", "Bearer", "Bearer ", KEY, f"Basic {KEY}", f"Bearer{KEY}", f"Bearer {KEY}x", f"Bearer {KEY[1:]}"]
+
+
+@pytest.mark.parametrize("header", [*BAD_HEADERS, f"Bearer {KEY} x"])
+def test_a_malformed_header_is_unauthorized_whatever_the_query_says(header: str) -> None:
+    with unauthorized():
+        find_key([(b"authorization", header.encode())], f"key={KEY}".encode())
+
+
+NO_KEYS = ["", "key", "key=", f"Key={KEY}", f"xkey={KEY}", f"key={KEY}" + "&a=b" * 100]
+BAD_KEYS = [KEY[1:], KEY + "x", KEY[1:] + "%00", "%F0" + KEY[1:], KEY[1:] + "é", KEY[1:] + "٣"]
+
+
+@pytest.mark.parametrize("query", [*NO_KEYS, *(f"key={key}" for key in BAD_KEYS)])
+def test_no_key_in_the_query_is_unauthorized(query: str) -> None:
+    with unauthorized():
+        find_key([], query.encode())
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60) | st.binary(max_size=60).map(lambda b: b"key=" + b))
+def test_no_header_and_no_query_is_a_fault(header: bytes, query: bytes) -> None:
+    for headers in ([], [(b"authorization", header)]):
+        try:
+            assert set(find_key(headers, query)) <= set(ALPHABET)
+        except Refusal as refusal:
+            assert refusal.status == 401
+
+
+# The cache
+
+
+class Store:
+    """What the store says of each key, how often it was asked, and for how long it holds an answer back."""
+
+    def __init__(self, **keys: Key) -> None:
+        self.keys = {key_digest(key): found for key, found in keys.items()}
+        self.asked: list[str] = []
+        self.away: Exception | None = None
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def find(self, digest: str) -> Key | None:
+        self.asked.append(digest)
+        await self.go.wait()
+        if self.away is not None:
+            raise self.away
+        return self.keys.get(digest)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+Scenario = Callable[[Store, Clock], Awaitable[None]]
+
+
+def scenario(run: Scenario) -> Callable[[], None]:
+    """A test as a coroutine over a store that knows KEY, and a clock that stands still."""
+
+    def test() -> None:
+        async def within() -> None:
+            await run(Store(**{KEY: HERE}), Clock())
+
+        asyncio.run(asyncio.wait_for(within(), 30))
+
+    test.__name__ = run.__name__
+    return test
+
+
+def cache_of(store: Store, clock: Clock, size: int = 10, flights: int = 10, patience: float = 30) -> KeyCache:
+    return KeyCache(store.find, size, flights, fresh=20, negative=5, patience=patience, pause=1, clock=clock)
+
+
+async def until(done: Callable[[], bool]) -> None:
+    """Lets the other tasks run until it is so."""
+    while not done():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
+@scenario
+async def test_a_known_key_is_asked_for_once_while_it_is_fresh(store: Store, clock: Clock) -> None:
+    cache = cache_of(store, clock)
+    assert await cache.resolve(KEY) == HERE
+    clock.now += 19.9
+    assert await cache.resolve(KEY) == HERE
+    assert len(store.asked) == 1
+    clock.now += 0.2
+    assert await cache.resolve(KEY) == HERE
+    assert len(store.asked) == 2
+
+
+@scenario
+async def test_the_store_is_asked_for_a_digest_never_for_the_key(store: Store, clock: Clock) -> None:
+    await cache_of(store, clock).resolve(KEY)
+    assert store.asked == [key_digest(KEY)]
+
+
+@scenario
+async def test_an_unknown_key_is_remembered_for_a_while(store: Store, clock: Clock) -> None:
+    cache = cache_of(store, clock)
+    for _ in range(3):
+        with unauthorized():
+            await cache.resolve(OTHER)
+    assert len(store.asked) == 1
+    store.keys[key_digest(OTHER)] = HERE
+    clock.now += 5.1
+    assert await cache.resolve(OTHER) == HERE
+
+
+@scenario
+async def test_a_revoked_key_is_gone_within_thirty_seconds(store: Store, clock: Clock) -> None:
+    cache = cache_of(store, clock)
+    await cache.resolve(KEY)
+    store.keys.clear()
+    clock.now += 28  # with the patience of a request this is still within the documented bound
+    with unauthorized():
+        await cache.resolve(KEY)
+    store.away = AWAY
+    clock.now += 6
+    with unavailable():
+        await cache.resolve(KEY)  # and the store's absence does not bring it back
+
+
+@scenario
+async def test_many_requests_of_one_key_share_a_look_up(store: Store, clock: Clock) -> None:
+    store.go.clear()
+    cache = cache_of(store, clock)
+    waiting = [asyncio.create_task(cache.resolve(KEY)) for _ in range(50)]
+    await until(lambda: len(store.asked) > 0)
+    store.go.set()
+    assert await asyncio.gather(*waiting) == [HERE] * 50
+    assert len(store.asked) == 1
+
+
+@scenario
+async def test_a_client_that_goes_away_takes_the_answer_from_nobody_else(store: Store, clock: Clock) -> None:
+    store.go.clear()
+    cache = cache_of(store, clock)
+    first, second = (asyncio.create_task(cache.resolve(KEY)) for _ in range(2))
+    await until(lambda: len(store.asked) > 0)
+    first.cancel()
+    await asyncio.wait([first])
+    store.go.set()
+    assert await second == HERE
+    assert first.cancelled()
+    assert len(store.asked) == 1
+
+
+@pytest.mark.parametrize("error", [AWAY, sa.exc.TimeoutError(), sa.exc.ProgrammingError("", {}, Exception("no table"))])
+def test_while_the_store_is_away_a_known_key_goes_on_and_an_unknown_one_is_a_503(error: Exception) -> None:
+    @scenario
+    async def run(store: Store, clock: Clock) -> None:
+        cache = cache_of(store, clock)
+        await cache.resolve(KEY)
+        store.away = error
+        clock.now += 3600
+        assert await cache.resolve(KEY) == HERE
+        with unavailable():
+            await cache.resolve(OTHER)
+        store.away = None
+        clock.now += 1.1
+        with unauthorized():
+            await cache.resolve(OTHER)
+
+    run()
+
+
+@scenario
+async def test_a_store_that_failed_is_left_alone_for_a_moment(store: Store, clock: Clock) -> None:
+    store.away = AWAY
+    cache = cache_of(store, clock)
+    for _ in range(10):
+        with unavailable():
+            await cache.resolve(KEY)
+    assert len(store.asked) == 1
+    store.away = None
+    clock.now += 1.1
+    assert await cache.resolve(KEY) == HERE
+
+
+@scenario
+async def test_a_store_that_hangs_does_not_hold_up_a_known_key(store: Store, clock: Clock) -> None:
+    cache = cache_of(store, clock, patience=0.01)
+    await cache.resolve(KEY)
+    store.go.clear()
+    clock.now += 21
+    assert await cache.resolve(KEY) == HERE
+    with unavailable():
+        await cache.resolve(OTHER)
+    store.keys.clear()
+    store.go.set()
+    await until(lambda: not cache._in_flight)
+    with unauthorized():
+        await cache.resolve(KEY)  # the answer that came late counts
+
+
+@scenario
+async def test_look_ups_that_hang_are_bounded(store: Store, clock: Clock) -> None:
+    cache = cache_of(store, clock, flights=3, patience=0.01)
+    await cache.resolve(KEY)
+    store.go.clear()
+    clock.now += 21
+    for n in range(10):
+        with unavailable():
+            await cache.resolve(f"{n:032}")
+    assert await cache.resolve(KEY) == HERE
+    assert len(store.asked) == 1 + 3
+    store.go.set()
+    await until(lambda: not cache._in_flight)
+
+
+@scenario
+async def test_keys_are_kept_up_to_a_bound_and_the_least_used_goes_first(store: Store, clock: Clock) -> None:
+    cache = cache_of(store, clock, size=3)
+    keys = [f"{n:032}" for n in range(4)]
+    store.keys = {key_digest(key): HERE for key in keys}
+    for key in [*keys[:3], keys[0], keys[3]]:
+        await cache.resolve(key)
+    assert list(cache._known) == [keys[2], keys[0], keys[3]]
+    for key in (keys[2], keys[0], keys[3]):
+        await cache.resolve(key)
+    assert len(store.asked) == 4
+
+
+@scenario
+async def test_guessing_keys_does_not_push_out_the_known_ones(store: Store, clock: Clock) -> None:
+    cache = cache_of(store, clock, size=3)
+    await cache.resolve(KEY)
+    for n in range(20):
+        with unauthorized():
+            await cache.resolve(f"{n:032}")
+    assert len(cache._unknown) == 3
+    assert await cache.resolve(KEY) == HERE
+    assert len(store.asked) == 21
+
+
+def test_a_fault_of_the_look_up_is_logged_and_not_taken_for_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    @scenario
+    async def run(store: Store, clock: Clock) -> None:
+        store.away = ZeroDivisionError()
+        with unavailable():
+            await cache_of(store, clock).resolve(KEY)
+
+    run()
+    assert "key look-up failed" in caplog.text
