@@ -36,7 +36,9 @@ class ReaderService:
 
     def app(self) -> Starlette:
         """The routes alone, for a process that does nothing else."""
-        return Starlette(routes=self.routes(), exception_handlers={404: not_found})
+        app = Starlette(routes=self.routes(), exception_handlers={404: not_found})
+        app.router.redirect_slashes = False  # a path that is not documented is not found
+        return app
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
