@@ -42,7 +42,10 @@ ORGANISATIONS = ("Acorn", "Birch")
 @click.option("--seed", type=int, default=7, show_default=True, help="The same seed plays the same sessions.")
 @command
 def demo(events: int, seed: int) -> None:
-    """Play realistic sessions through HTTP, then show the funnel and the accounts. Exit code 1 if they are off."""
+    """Play sessions against the whole system.
+
+    They go through HTTP; then the funnels and the accounts are shown. Exit code 1 if the accounts are off.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
     console = Console()
     with tempfile.TemporaryDirectory(prefix="zenstep-demo-") as folder:

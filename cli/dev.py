@@ -26,7 +26,10 @@ PORT = click.IntRange(1, 65535)
 @click.option("--admin-port", type=PORT, default=9101, show_default=True, help="Port of /livez, /readyz and /metrics.")
 @command
 def dev(data: Path, port: int, admin_port: int) -> None:
-    """Run edge, worker and reader in one process on SQLite files until Ctrl-C."""
+    """Run the whole system until Ctrl-C.
+
+    Edge, worker and reader are one process, on SQLite files; it prints commands to try it with.
+    """
     from cli import embedded
     from service import logs
 

@@ -29,9 +29,10 @@ def create(organisation: str, environment: str | None, as_json: bool) -> None:
 @json_option
 @command
 def revoke(key: str, organisation: str | None, as_json: bool) -> None:
-    """Revoke a KEY, given whole or by its last four characters (see `zenstep key list`).
+    """Revoke a KEY.
 
-    Every edge stops taking it within 30 seconds.
+    It is given whole, or by its last four characters (see `zenstep key list`) with --org. Every edge stops taking it
+    within 30 seconds.
     """
     if catalog().revoke_key(key, organisation) == 0:
         raise CatalogError("there is no such key, or it is revoked already")

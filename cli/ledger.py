@@ -11,7 +11,10 @@ from cli.parameters import UUID
 @json_option
 @command
 def ledger(organisation: str | None, as_json: bool) -> None:
-    """Show events by outcome: consumed = counted + duplicate + rejected. Exit code 1 where that does not hold."""
+    """Show what became of every event.
+
+    Consumed = counted + duplicate + rejected; exit code 1 where that does not hold.
+    """
     from backends.store.catalog import Catalog
     from backends.store.counting import Counting
 

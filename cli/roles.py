@@ -17,7 +17,7 @@ def edge() -> None:
 @click.command()
 @command
 def worker() -> None:
-    """Consume the log and count every event exactly once into the store."""
+    """Consume the log and count each event exactly once."""
     from workers.main import run
 
     run(configured())

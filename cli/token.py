@@ -13,7 +13,7 @@ from service.settings import SettingsError, load
 @click.command()
 @click.option("--user", type=UUID, required=True, help="The user's id, a member of some organisation.")
 @click.option("--org", "organisation", type=UUID, help="Read this organisation alone.")
-@click.option("--minutes", type=click.IntRange(1, 24 * 60), default=60, help="How long it is valid. Default 60.")
+@click.option("--minutes", type=click.IntRange(1, 24 * 60), default=60, show_default=True, help="How long it is valid.")
 @json_option
 @command
 def token(user: str, organisation: str | None, minutes: int, as_json: bool) -> None:

@@ -309,4 +309,6 @@ def test_the_installed_program_is_this_command(tmp_path: Path) -> None:
     helped = zenstep("-h")
     assert helped.returncode == 0
     for command in main.commands:
-        assert re.search(rf"^  {command}  +[A-Z]", helped.stdout, re.MULTILINE), command
+        assert re.search(rf"^  {command}  +[A-Z].*[^.]\.$", helped.stdout, re.MULTILINE), (
+            f"{command}: no whole sentence"
+        )
