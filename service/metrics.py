@@ -5,7 +5,7 @@ from prometheus_client import Counter, Gauge, Histogram
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 # The edge. `route` is the route's pattern, `status` the three digits, `reason` one of ingest/answers.py and so few.
-requests = Counter("zenstep_http_requests_total", "Requests answered.", ["route", "method", "status"])
+requests = Counter("zenstep_http_requests_total", "Requests answered, errors included.", ["route", "method", "status"])
 http_seconds = Histogram(
     "zenstep_http_request_seconds",
     "Seconds from a request's headers to its answer.",
@@ -29,7 +29,7 @@ key_lookups = Counter("zenstep_key_lookups_total", "Look-ups of snippet keys, by
 
 # The worker. Partitions are a few per topic, by the operator's own setting.
 events_consumed = Counter("zenstep_events_consumed_total", "Events taken from the log and accounted for.", ["topic"])
-events_counted = Counter("zenstep_events_counted_total", "Events counted.", ["topic"])
+events_counted = Counter("zenstep_events_counted_total", "Events new, and so in the numbers.", ["topic"])
 events_duplicate = Counter("zenstep_events_duplicate_total", "Events already counted before.", ["topic"])
 events_rejected = Counter("zenstep_events_rejected_total", "Events set aside, by reason.", ["topic", "reason"])
 events_late = Counter("zenstep_events_late_total", "Events counted into an hour more than an hour before receipt.")

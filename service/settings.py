@@ -40,7 +40,10 @@ class Settings(BaseSettings):
     edge_port: int = Field(8080, ge=0, le=65535, description="Port the edge listens on.")
     edge_admin_port: int = Field(9101, ge=0, le=65535, description="The edge's port for /livez, /readyz, /metrics.")
     produce_timeout: float = Field(
-        10.0, gt=0, description="Seconds a request waits for the log's acknowledgement before it is a 503."
+        10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds a request waits for the log's acknowledgement before it is a 503.",
     )
 
     worker_admin_port: int = Field(9102, ge=0, le=65535, description="The worker's port for /livez, /readyz, /metrics.")

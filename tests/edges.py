@@ -83,9 +83,9 @@ class Running(NamedTuple):
     world: World
     client: httpx.Client
 
-    def post(self, body: Any, key: int = 0, **headers: str) -> httpx.Response:
+    def post(self, body: Any, key: int = 0, headers: dict[str, str] | None = None) -> httpx.Response:
         content = body if isinstance(body, bytes) else orjson.dumps(body)
-        given = bearer(self.world.keys[key]) | {"Content-Type": "application/json"} | headers
+        given = bearer(self.world.keys[key]) | {"Content-Type": "application/json"} | (headers or {})
         return self.client.post(EVENTS, content=content, headers=given)
 
 

@@ -13,7 +13,10 @@ ENVIRONMENT_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.Tim
 
 
 def open_engine(url: str, pool_size: int = 5) -> sa.Engine:
-    """Does not connect yet. Raises ValueError for an address that is neither PostgreSQL nor SQLite."""
+    """Does not connect yet. Raises ValueError for an address that is neither PostgreSQL nor SQLite.
+
+    Its errors do not repeat the values of a statement, which may be a user's, since errors end up in logs.
+    """
     if url.startswith(("postgresql://", "postgres://")):
         try:
             return _postgres(sa.make_url(url), pool_size)
@@ -43,15 +46,20 @@ def _postgres(url: sa.URL, pool_size: int) -> sa.Engine:
         max_overflow=0,
         pool_timeout=5,
         pool_pre_ping=True,
+        hide_parameters=True,
         # Committed means on disk whatever the server's default: nothing replays what a crash would take back.
-        connect_args={"connect_timeout": 5, "options": "-c synchronous_commit=on -c timezone=UTC"},
+        connect_args={
+            "connect_timeout": 5,
+            "tcp_user_timeout": 10_000,  # ms: a server that vanished without a word is an error, not a wait for ever
+            "options": "-c synchronous_commit=on -c timezone=UTC",
+        },
     )
 
 
 def _sqlite(url: str) -> sa.Engine:
     path = url.removeprefix("sqlite:///")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": 30})
+    engine = sa.create_engine(url, connect_args={"timeout": 30}, hide_parameters=True)
 
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
