@@ -76,7 +76,7 @@ def encode(line: Line) -> bytes:
 
 
 def decode(line: bytes) -> Line:
-    """Raises msgspec.DecodeError (ValidationError included) or UnicodeDecodeError where the line is poison."""
+    """Raises msgspec.DecodeError (with its ValidationError), UnicodeDecodeError or RecursionError on a poison line."""
     return _decoder.decode(line)
 
 

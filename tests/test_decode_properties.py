@@ -8,11 +8,13 @@ import orjson
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from backends.log import Record
 from ingest.answers import Refusal
 from ingest.decode import decode
 from ingest.problems import problems
 from schemas import records
-from tests.bodies import GOOD, REQUESTS, TIMES, damaged, read, sealed
+from tests.bodies import GOOD, REQUESTS, TIMES, damaged, raw, read, sealed
+from workers import items
 
 THOROUGH = settings(max_examples=300, deadline=None)
 
@@ -75,3 +77,19 @@ def test_a_good_body_travels_whole(events: list[dict[str, Any]], sent_at: Any) -
         assert (event.user is None) == (sent.get("userId") is None)
         if "data" in sent:
             assert orjson.loads(bytes(event.data)) == sent["data"]  # type: ignore[arg-type]
+
+
+def test_a_line_nested_beyond_reason_that_no_edge_wrote_is_set_aside() -> None:
+    """The lines beside it are read."""
+    depth = 100_000
+    good = sealed(decode(raw('"data":0')))
+    deep = good.replace(b'"data":0', b'"data":' + b"[" * depth + b"]" * depth)
+    assert deep != good
+    read_items, poison = items.read([Record("t", 0, 0, 1, b"\n".join([good, deep, good]))])
+    assert [item.place.line for item in read_items] == [0, 2]
+    assert [(rejection.place.line, rejection.reason) for rejection in poison] == [(1, "unreadable")]
+
+
+@given(st.binary(max_size=100))
+def test_no_record_is_a_fault_of_the_worker(value: bytes) -> None:
+    items.read([Record("t", 0, 0, 1, value)])

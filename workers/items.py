@@ -65,7 +65,7 @@ def read(batch: Iterable[Record]) -> tuple[list[Item], list[Rejection]]:
             place = Place(record.topic, record.partition, record.offset, number, WHOLE_LINE)
             try:
                 decoded = records.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 poison.append(Rejection(place, NIL, "unreadable", record.timestamp, line))
                 continue
             organisation = decoded.org.lower()
