@@ -4,7 +4,6 @@ Each field is held to the type that schemas/events.py gives it, from its own byt
 """
 
 import re
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import msgspec
@@ -46,8 +45,9 @@ _FIELDS = _types(Event)
 _SENT_AT = _types(EventsRequest)["sentAt"]
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
-_BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
-_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def problems(body: bytes) -> list[Problem]:
@@ -80,8 +80,10 @@ def too_deep(data: bytes) -> bool:
     """Whether a JSON value is nested deeper than MAX_DATA_DEPTH. Quick for all but those with many brackets."""
     if data.count(b"[") + data.count(b"{") <= MAX_DATA_DEPTH:
         return False
-    brackets = b"".join(found for found in _BRACKETS_AND_STRINGS.findall(data) if len(found) == 1)
-    return max(accumulate(map(_STEP.__getitem__, brackets))) > MAX_DATA_DEPTH
+    brackets = _STRINGS.sub(b"", data).translate(_ONE_KIND, _NOT_BRACKETS)
+    for _ in range(MAX_DATA_DEPTH):
+        brackets = brackets.replace(b"[]", b"")  # the innermost level
+    return brackets != b""
 
 
 def _of_events(raw: msgspec.Raw | None) -> list[Problem]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ingest.answers import Refusal
 from ingest.decode import UserHasher, decode
+from ingest.problems import too_deep
 from schemas import records
 from schemas.events import MAX_DATA_DEPTH, MAX_EVENT_BYTES
 from schemas.ids import uuid7_ms
@@ -31,6 +32,16 @@ def refused(content: bytes) -> list[tuple[str, str]]:
     answer = orjson.loads(refusal.value.body)
     assert answer["error"] == "Validation failed"
     return [(detail["path"], detail["message"]) for detail in answer["details"]]
+
+
+def nested_once(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["[", '"}', "a"]), inner, max_size=3)
+
+
+def depth_of(value: object) -> int:
+    """How deep a value is nested, the slow and plain way."""
+    inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inside is None else 1 + max((depth_of(one) for one in inside), default=0)
 
 
 # What is taken
@@ -189,8 +200,12 @@ def test_data_of_the_greatest_depth_is_taken_and_one_level_more_is_not() -> None
     assert refused(nested(MAX_DATA_DEPTH + 1)) == [("events[0].data", f"Nested deeper than {MAX_DATA_DEPTH} levels")]
 
 
-def test_many_brackets_are_no_depth() -> None:
-    taken(body(view(data=[[], {}, '[[[[\\"{{{{'] * 1000)))
+@given(st.recursive(st.sampled_from([0, "[[[", '}"{', "\\", "\\["]), nested_once, max_leaves=80), st.integers(0, 70))
+def test_depth_is_what_counts_and_neither_brackets_in_strings_nor_many_of_them(inner: object, levels: int) -> None:
+    value = [inner] * 30
+    for level in range(levels):
+        value = [value] if level % 2 else [{"a": value}]
+    assert too_deep(json.dumps(value).encode()) == (depth_of(value) > MAX_DATA_DEPTH)
 
 
 # What is refused
