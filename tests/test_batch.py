@@ -196,6 +196,16 @@ def test_an_event_retried_the_next_day_is_a_duplicate(engine: sa.Engine) -> None
     assert Counting(engine).ledger() == {"consumed": 3, "counted": 1, "duplicate": 2}
 
 
+def test_an_event_of_a_clock_days_ahead_is_a_duplicate_when_retried_until_its_day_is_near(engine: sa.Engine) -> None:
+    """At the first try its own day is out of reach and the day of receipt remembers it; at the next it is not."""
+    organisation, [flow] = make_flows(engine, [1])
+    log = Partitions()
+    ahead = event(flow=flow.flow_id, time=NOW + 9 * DAY)
+    for days in (0, 3, 6):
+        apply(engine, log.record(envelope(organisation, ahead, received=NOW + days * DAY)))
+    assert Counting(engine).ledger() == {"consumed": 3, "counted": 1, "duplicate": 2}
+
+
 def test_custom_names_beyond_the_bound_are_counted_together(engine: sa.Engine) -> None:
     organisation, [flow] = make_flows(engine, [1])
     log = Partitions()
