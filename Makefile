@@ -1,6 +1,7 @@
 # make demo    the whole system, 20,000 events, the funnel and the accounts: needs Python 3.11 or later and nothing else
 # make test    every test; those that need Kafka or PostgreSQL are skipped where neither can be had
 # make dev     the whole system until Ctrl-C, for a page of yours
+# make up      the whole system on Kafka, PostgreSQL and Redis in containers; then make smoke, make down
 # make lint    ruff, mypy --strict, import-linter
 PYTHON ?= python3
 BIN := .venv/bin
@@ -48,12 +49,14 @@ lock: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	touch $@
 
+# The whole system of compose.yaml; `make down ARGS=-v` forgets its data too.
 up:
 	$(COMPOSE) up -d --build
 
 down:
-	$(COMPOSE) down -v
+	$(COMPOSE) down $(ARGS)
 
+# Beacons through the system that `make up` started, and exact sums out of it.
 smoke: .venv/run
 	$(BIN)/python deploy/smoke.py
 

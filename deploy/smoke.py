@@ -61,7 +61,7 @@ def main() -> None:
     wait("edge, worker and reader are ready", READY_SECONDS, readiness, dict.fromkeys(READY, "ready"))
     ready = datetime.now(UTC)
     wait("Prometheus sees all three", READY_SECONDS, lambda: targets(ready), dict.fromkeys(READY, "up"))
-    before = sums()
+    before = sums(ready)
     organisation = zenstep("org", "create", f"Smoke {uuid.uuid4()}")["organisation_id"]
     key = zenstep("key", "create", "--org", organisation)["key"]
     user = str(uuid.uuid4())
@@ -74,7 +74,7 @@ def main() -> None:
     bodies = beacons(flow)
     for body in [*bodies, bodies[0], [{"eventType": "view", "flowId": str(uuid.uuid4()), "sessionId": "lost"}]]:
         send(key, body)
-    wait("Prometheus' sums", COUNT_SECONDS, lambda: {n: v - before[n] for n, v in sums().items()}, GROWTH)
+    wait("Prometheus' sums", COUNT_SECONDS, lambda: {n: v - before[n] for n, v in sums(ready).items()}, GROWTH)
     wait("the funnel", COUNT_SECONDS, lambda: funnel(flow["id"], token), (TOTALS, FUNNEL))
 
     for name, sessions, dropped, rate in FUNNEL:
@@ -138,9 +138,10 @@ def targets(since: datetime) -> dict[str, str]:
     return {target["labels"]["job"]: target["health"] for target in scraped if target["labels"]["job"] in READY}
 
 
-def sums() -> dict[str, int]:
-    """What Prometheus has of SUMS. A counter with labels is not there before its first event."""
-    return {name: query(f"sum({metric}) or vector(0)") for name, metric in SUMS.items()}
+def sums(since: datetime) -> dict[str, int]:
+    """What Prometheus has of SUMS, scraped since then. A counter with labels is not there before its first event."""
+    fresh = f"> {since.timestamp()}"
+    return {name: query(f"sum({c} and timestamp({c}) {fresh}) or vector(0)") for name, c in SUMS.items()}
 
 
 def query(promql: str) -> int:
