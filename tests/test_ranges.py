@@ -165,6 +165,7 @@ def test_clocks_that_go_back_over_a_midnight_keep_the_days_in_order() -> None:
     assert lengths(whole) == [24, 25, 24]
     within = chosen("2010-11-07T02:45:00Z", "2010-11-09", timezone="America/St_Johns")
     assert [i.end for i in within.intervals[:-1]] == [i.start for i in within.intervals[1:]]
+    assert all(i.start < i.end for i in within.intervals)
 
 
 # Limits

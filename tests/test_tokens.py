@@ -101,6 +101,7 @@ def test_app_metadata_narrows_a_session_to_an_organisation(issuer: Issuer) -> No
 def test_user_metadata_is_never_read(issuer: Issuer) -> None:
     forged = {"org_id": ORGANISATION, "sub": ORGANISATION, "role": "service_role", "app_metadata": {"org_id": USER}}
     assert verify(issuer.verifier, issuer.sign(user_metadata=forged)) == Session(USER, None)
+    assert verify(issuer.verifier, issuer.sign(user_metadata=forged, app_metadata=None)) == Session(USER, None)
     assert verify(issuer.verifier, issuer.sign(user_metadata="no object")) == Session(USER, None)
 
 
