@@ -19,7 +19,9 @@ def snapshot(engine: sa.Engine) -> dict[str, list[dict[str, Any]]]:
     """Every table but the catalogue's, each in the order of its primary key."""
     with engine.connect() as connection:
         return {
-            str(table.name): [_plain(table.name, {str(k): v for k, v in row.items()}) for row in _rows(connection, table)]
+            str(table.name): [
+                _plain(table.name, {str(k): v for k, v in row.items()}) for row in _rows(connection, table)
+            ]
             for table in t.metadata.sorted_tables
             if table.name not in CATALOGUE
         }
