@@ -27,7 +27,7 @@ from tests.edges import (
     view,
 )
 from tests.processes import role
-from tests.servers.kafka import LocalKafka
+from tests.servers.kafka import Kafka
 from tests.servers.ports import free_port
 from tests.working import until
 
@@ -88,9 +88,7 @@ def test_a_log_slower_than_the_timeout_is_a_503(tmp_path: Path) -> None:
         until(lambda: not unavailable(send(running)))
 
 
-def test_kafka_stopped_and_started_again_needs_no_restart_of_the_edge(
-    private_kafka: LocalKafka, tmp_path: Path
-) -> None:
+def test_kafka_stopped_and_started_again_needs_no_restart_of_the_edge(private_kafka: Kafka, tmp_path: Path) -> None:
     """Whatever was answered with a 202 is in the log; what was a 503 may or may not be, and is safe to send again."""
     world = make_world(f"kafka://{private_kafka.servers}", f"sqlite:///{tmp_path}/store.db", produce_timeout=3)
     durable: list[str] = []
