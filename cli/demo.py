@@ -27,6 +27,7 @@ from backends.store.engine import open_engine
 from cli.output import command
 from cli.token import session_token
 from cli.traffic import Request, flows_of, play
+from schemas.limits import MAX_LIMIT
 
 CLIENTS = 16
 START_SECONDS = 20
@@ -68,6 +69,8 @@ def _play(console: Console, folder: Path, events: int, seed: int) -> bool:
     rng = random.Random(seed)
     organisations = [catalog.create_organisation(name) for name in ORGANISATIONS]
     keys = [catalog.create_key(organisation) for organisation in organisations]
+    for organisation in organisations:
+        catalog.set_limit(organisation, "events", MAX_LIMIT)  # hours of traffic in seconds
     user = str(uuid.uuid4())
     flows = [flows_of(organisation, rng) for organisation in organisations]
     for organisation, theirs in zip(organisations, flows, strict=True):

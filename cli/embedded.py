@@ -8,12 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from starlette.applications import Starlette
-
 from backends.log import open_admin
 from backends.store.engine import open_engine, ping
 from backends.store.migrate import migrate
-from ingest.app import not_found_route
 from ingest.main import EdgeService
 from readers.main import ReaderService
 from schemas.topics import Topics
@@ -81,7 +78,7 @@ def run(settings: Settings, started: Callable[[], None]) -> None:
 
     checks = edge.checks() | {"worker": worker_problem, "store": lambda: ping(engine)}
     admin = AdminServer(settings.admin_host, settings.edge_admin_port, checks)
-    app = Starlette(routes=[*edge.routes(), *reader.routes(), not_found_route()], lifespan=lifespan)
+    app = edge.app(reader.routes(), lifespan)
     thread.start()
     try:
         serve(app, settings.edge_host, settings.edge_port, admin)

@@ -2,21 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
+from starlette.types import Lifespan
 
+from backends.limits import Limiter, MemoryLimits
 from backends.log import LogError, Producer, open_producer
 from backends.store.catalog import Catalog, Key
 from backends.store.engine import open_engine, ping
 from ingest.app import Edge, not_found_route
 from ingest.decode import UserHasher
 from ingest.enqueue import Enqueuer
+from ingest.gate import Gate
 from ingest.keys import KeyCache
 from schemas.topics import Topics
 from service.admin import AdminServer, Check, NeededAtStart
@@ -43,14 +47,14 @@ class EdgeService:
         self._enqueuers = [
             Enqueuer(self._producer, topic, settings.produce_timeout) for topic in (topics.events, topics.heartbeats)
         ]
-        self._edge = Edge(KeyCache(self._find_key), hasher, *self._enqueuers)
+        self._limiter = Limiter(MemoryLimits())
+        gate = Gate(KeyCache(self._find_key), self._limiter, settings.require("user_hash_secret"))
+        self._routes = Edge(gate, hasher, *self._enqueuers).routes()
+        self._not_found = not_found_route(gate)
 
-    def routes(self) -> list[BaseRoute]:
-        return self._edge.routes()
-
-    def app(self) -> Starlette:
-        """The routes alone, for a process that does nothing else."""
-        return Starlette(routes=[*self.routes(), not_found_route()], lifespan=self.lifespan)
+    def app(self, others: Sequence[BaseRoute] = (), lifespan: Lifespan[Any] | None = None) -> Starlette:
+        """The edge's routes, and others' that the same process serves; `lifespan` then runs this one's in it."""
+        return Starlette(routes=[*self._routes, *others, self._not_found], lifespan=lifespan or self.lifespan)
 
     def checks(self) -> dict[str, Check]:
         """For /readyz. Without the store known keys go on, so that an edge which has had it stays ready."""
@@ -64,6 +68,7 @@ class EdgeService:
         finally:
             connecting.cancel()
             await asyncio.to_thread(self._producer.close, CLOSE_SECONDS)
+            await self._limiter.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _keep_connected(self) -> None:

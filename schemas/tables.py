@@ -48,6 +48,20 @@ organisations = sa.Table(
     sa.Column("name", sa.String(255), nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
 )
+organisation_limits = sa.Table(
+    "organisation_limits",  # where they are other than schemas/limits.py
+    metadata,
+    _organisation(),
+    sa.Column("bucket", sa.String(32), primary_key=True),
+    sa.Column("per_minute", sa.Integer, nullable=False),
+)
+organisation_privacy = sa.Table(
+    "organisation_privacy",  # where it is other than schemas/privacy.py
+    metadata,
+    _organisation(),
+    sa.Column("gpc", sa.String(16), nullable=False),
+    sa.Column("dnt", sa.String(16), nullable=False),
+)
 snippet_keys = sa.Table(
     "snippet_keys",
     metadata,

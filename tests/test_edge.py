@@ -167,7 +167,7 @@ def test_a_page_of_any_origin_can_read_every_answer(on_sqlite: Running, status: 
     assert "Retry-After" in answer.headers["access-control-expose-headers"]
 
 
-@pytest.mark.parametrize(("path", "methods"), [(EVENTS, "POST"), (HEARTBEAT, "GET, POST")])
+@pytest.mark.parametrize(("path", "methods"), [(EVENTS, "OPTIONS, POST"), (HEARTBEAT, "GET, HEAD, OPTIONS, POST")])
 def test_a_browser_is_allowed_to_send_the_key_in_a_header(on_sqlite: Running, path: str, methods: str) -> None:
     asked = {
         "Origin": "https://shop.example.org",

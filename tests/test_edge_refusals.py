@@ -133,7 +133,7 @@ def test_a_path_or_method_that_is_not_documented_is_refused(running: Running) ->
     key = bearer(running.world.keys[0])
     not_found, not_allowed = b'{"error":"Not found"}', b'{"error":"Method not allowed"}'
     paths = ["/", "/api/v1", "/api/v1/event", f"{EVENTS}/", "/api/v2/events", "/livez", "/metrics", "/%2e%2e/events"]
-    allowed = {EVENTS: "POST", HEARTBEAT: "GET, POST"}
+    allowed = {EVENTS: "OPTIONS, POST", HEARTBEAT: "GET, HEAD, OPTIONS, POST"}
     hold(
         running,
         [Bad(404, not_found, method, path, key) for path in paths for method in ("GET", "POST")]

@@ -20,6 +20,7 @@ from backends.store.counting import Counting
 from backends.store.engine import open_engine
 from cli.token import session_token
 from cli.traffic import Request, flows_of, play
+from schemas.limits import MAX_LIMIT
 from schemas.records import Envelope, RecordEvent
 from tests.model import Model
 from tests.processes import role, zenstep
@@ -63,6 +64,8 @@ def installation(kafka_servers: str, postgres_url: str) -> Installation:
         for flow in theirs:
             catalog.import_flow(flow)
     keys = [catalog.create_key(organisation) for organisation in organisations]
+    for organisation in organisations:
+        catalog.set_limit(organisation, "events", MAX_LIMIT)  # hours of traffic in seconds
     engine.dispose()
     return Installation(settings, organisations, keys, flows, user)
 

@@ -4,8 +4,8 @@ import secrets
 import string
 import time
 import uuid
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from backends.store.engine import read_only, upsert
 from schemas import tables as t
 from schemas.ids import KEY_LENGTH, key_digest
+from schemas.limits import LIMITS
+from schemas.privacy import Privacy
 
 HINT_LENGTH = 4
 _ALPHABET = string.ascii_letters + string.digits
@@ -22,11 +24,13 @@ class CatalogError(Exception):
     """What was asked cannot be done; the message is for the person who asked."""
 
 
-class Key(msgspec.Struct, frozen=True):
+class Key(NamedTuple):
     """What a valid snippet key stands for."""
 
     organisation: str
     environment: str | None = None
+    limits: Mapping[str, int] = LIMITS
+    privacy: Privacy = Privacy()
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -157,11 +161,50 @@ class Catalog:
 
     def find_key(self, digest: str) -> Key | None:
         """What the key with this digest stands for; None where it is unknown or revoked."""
-        k = t.snippet_keys.c
-        query = sa.select(k.organisation_id, k.environment).where(k.key_digest == digest, k.revoked_at.is_(None))
+        k, p = t.snippet_keys.c, t.organisation_privacy.c
+        joined = t.snippet_keys.outerjoin(t.organisation_privacy, k.organisation_id == p.organisation_id)
+        query = sa.select(k.organisation_id, k.environment, p.gpc, p.dnt).select_from(joined)
         with self._reading.begin() as connection:
-            row = connection.execute(query).first()
-        return Key(row[0], row[1]) if row else None
+            row = connection.execute(query.where(k.key_digest == digest, k.revoked_at.is_(None))).first()
+            if row is None:
+                return None
+            limits = _limits(connection, row.organisation_id)
+        return Key(row.organisation_id, row.environment, limits, Privacy(row.gpc, row.dnt) if row.gpc else Privacy())
+
+    # What an organisation has of its own
+
+    def limits(self, organisation: str) -> dict[str, int]:
+        """Requests a minute by bucket, raised ones included."""
+        with self._reading.begin() as connection:
+            _require_organisation(connection, organisation)
+            return _limits(connection, organisation)
+
+    def set_limit(self, organisation: str, bucket: str, per_minute: int | None) -> None:
+        """`None` takes the organisation's own limit away again. Every edge follows within 30 s."""
+        c = t.organisation_limits.c
+        with self._engine.begin() as connection:
+            _require_organisation(connection, organisation)
+            where = (c.organisation_id == organisation, c.bucket == bucket)
+            connection.execute(t.organisation_limits.delete().where(*where))
+            if per_minute is not None:
+                row = {"organisation_id": organisation, "bucket": bucket, "per_minute": per_minute}
+                connection.execute(t.organisation_limits.insert().values(row))
+
+    def privacy(self, organisation: str) -> Privacy:
+        """What becomes of events whose browsers ask for privacy."""
+        p = t.organisation_privacy.c
+        with self._reading.begin() as connection:
+            _require_organisation(connection, organisation)
+            row = connection.execute(sa.select(p.gpc, p.dnt).where(p.organisation_id == organisation)).first()
+        return Privacy(*row) if row else Privacy()
+
+    def set_privacy(self, organisation: str, privacy: Privacy) -> None:
+        """Every edge follows within 30 s."""
+        row = {"organisation_id": organisation, **privacy._asdict()}
+        with self._engine.begin() as connection:
+            _require_organisation(connection, organisation)
+            insert = upsert(connection, t.organisation_privacy).values(row)
+            connection.execute(insert.on_conflict_do_update(index_elements=["organisation_id"], set_=privacy._asdict()))
 
     # Flows
 
@@ -241,6 +284,12 @@ def _assemble(flows: list[sa.RowMapping], steps: list[sa.RowMapping]) -> list[Fl
         )
         for row in flows
     ]
+
+
+def _limits(connection: sa.Connection, organisation: str) -> dict[str, int]:
+    c = t.organisation_limits.c
+    query = sa.select(c.bucket, c.per_minute).where(c.organisation_id == organisation)
+    return LIMITS | {bucket: per_minute for bucket, per_minute in connection.execute(query)}
 
 
 def _require_organisation(connection: sa.Connection, organisation: str) -> None:

@@ -1,0 +1,24 @@
+"""What a place that counts requests promises: fixed windows that begin with their first request (documented)."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+
+class LimitsAway(Exception):
+    """The shared store did not answer in time."""
+
+
+class Window(NamedTuple):
+    """The requests counted in a key's window so far, and when it ends (epoch seconds)."""
+
+    used: int
+    ends_at: float
+
+
+class Limits(Protocol):
+    """Counts by key. Used on one event loop."""
+
+    async def add(self, hits: Mapping[str, int]) -> Mapping[str, Window]:
+        """Adds so many requests to each key's window, opening those that are over. Raises LimitsAway."""
+
+    async def close(self) -> None: ...

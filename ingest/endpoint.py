@@ -1,0 +1,97 @@
+"""One path of the edge: its methods, the gate before them, and how every outcome becomes an answer. Raw ASGI."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from backends.store.catalog import Key
+from ingest import answers, cors
+from ingest.answers import Headers, Refusal
+from ingest.body import ClientGone
+from ingest.gate import Gate
+from ingest.problems import Problem
+from schemas.ids import is_uuid
+from service import metrics
+
+log = logging.getLogger(__name__)
+
+
+class Call(NamedTuple):
+    """A request that passed the gate."""
+
+    key: Key
+    scope: Scope
+    receive: Receive
+
+    def path_id(self, name: str) -> str:
+        """A UUID of the path, lower-case. Raises a 400 Refusal for any other form (documented)."""
+        text: str = self.scope["path_params"][name]
+        if not is_uuid(text):
+            raise answers.invalid([Problem("id", "Expected a UUID")])
+        return text.lower()
+
+
+class Answer(NamedTuple):
+    """A 2xx or a 304."""
+
+    status: int
+    body: bytes
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+
+class Operation(NamedTuple):
+    """What a method does, and the bucket it counts in."""
+
+    bucket: str
+    handler: Callable[[Call], Awaitable[Answer]]
+
+
+class Endpoint:
+    """HEAD is GET without its body. OPTIONS asks nobody."""
+
+    def __init__(self, path: str, operations: dict[str, Operation], gate: Gate) -> None:
+        self._path = path
+        self._operations = operations
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        method = scope["method"]
+        headers: Sequence[tuple[bytes, bytes]]
+        limits: Headers = []
+        try:
+            if method == "OPTIONS" and self._operations:
+                status, body, headers = Answer(204, b"", cors.preflight_headers(self._allowed()))
+            else:
+                operation = self._operations.get("GET" if method == "HEAD" else method)
+                if operation is None:
+                    limits = await self._gate.stranger(scope)
+                    raise answers.method_not_allowed(self._allowed()) if self._operations else answers.not_found()
+                key, limits = await self._gate.admit(scope, operation.bucket)
+                status, body, headers = await operation.handler(Call(key, scope, receive))
+        except Refusal as refusal:
+            status, body, headers = refusal.status, refusal.body, refusal.headers
+            metrics.refusals.labels(refusal.reason).inc()
+        except ClientGone:
+            metrics.refusals.labels("client_gone").inc()
+            return
+        except Exception:
+            log.exception("request failed", extra={"route": self._path})
+            status, body, headers = 500, b'{"error":"Internal server error"}', []
+            metrics.refusals.labels("fault").inc()
+        await answers.send_answer(send, status, body, [*headers, *limits, *cors.answer_headers(scope["headers"])])
+        known = method if method in self._allowed() else "other"
+        metrics.requests.labels(self._path, known, str(status)).inc()
+        metrics.http_seconds.labels(self._path).observe(time.perf_counter() - started)
+
+    def _allowed(self) -> list[str]:
+        return [*self._operations, *(["HEAD"] if "GET" in self._operations else []), "OPTIONS"]
+
+
+def route(path: str, gate: Gate, **operations: Operation) -> BaseRoute:
+    """Operations by method."""
+    return Route(path, Endpoint(path, operations, gate))
