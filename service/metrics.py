@@ -14,6 +14,12 @@ http_seconds = Histogram(
 )
 events_received = Counter("zenstep_events_received_total", "Events in the bodies that could be read.")
 events_accepted = Counter("zenstep_events_accepted_total", "Events answered with a 2xx, so durable in the log.")
+events_withheld = Counter(
+    "zenstep_events_withheld_total",
+    "Events and small writes not taken because their browser asked for privacy, by the signal that it asked with.",
+    ["signal"],
+)
+events_bot = Counter("zenstep_events_bot_total", "Accepted events of known bots: marked, and counted like any other.")
 refusals = Counter(
     "zenstep_refusals_total", "Requests answered with an error, or given up by their client, by reason.", ["reason"]
 )

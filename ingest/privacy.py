@@ -1,0 +1,21 @@
+"""What a browser asks for by `Sec-GPC: 1` or `DNT: 1`, and what its organisation has chosen to do then."""
+
+from ingest.answers import Headers
+from schemas.privacy import Privacy, Treatment
+from service import metrics
+
+_SIGNALS = {b"sec-gpc": "gpc", b"dnt": "dnt"}
+
+
+def treatment(headers: Headers, privacy: Privacy, events: int = 1) -> Treatment | None:
+    """What becomes of this request's events, or of one small write; None where the browser asks for nothing.
+
+    With `anonymous` the caller leaves the user and the anonymous id out and takes the rest. With `drop` it takes
+    nothing and answers `{"accepted": 0}`; those events are counted here. The stricter of two signals holds.
+    """
+    asked = {_SIGNALS[name] for name, value in headers if name in _SIGNALS and value.strip() == b"1"}
+    dropping = [signal for signal in privacy._fields if signal in asked and getattr(privacy, signal) == "drop"]
+    if dropping:
+        metrics.events_withheld.labels(dropping[0]).inc(events)
+        return "drop"
+    return "anonymous" if asked else None
