@@ -304,4 +304,4 @@ def test_a_fault_of_the_look_up_is_logged_and_not_taken_for_an_answer(caplog: py
             await cache_of(store, clock).resolve(KEY)
 
     run()
-    assert "key look-up failed" in caplog.text
+    assert "look-up failed" in caplog.text

@@ -1,0 +1,147 @@
+"""A read-through cache between requests and the store: bounded, shared by all requests of an edge, and patient.
+
+While the store is away, what was known stays known; what was not cannot be told, and the caller has to say so.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Generic, NamedTuple, TypeVar
+
+import sqlalchemy as sa
+from prometheus_client import Counter
+
+from ingest.answers import unavailable
+
+log = logging.getLogger(__name__)
+
+STORE_ERRORS = (sa.exc.DBAPIError, sa.exc.TimeoutError)
+"""Whatever the store answers that is not an answer, missing tables included: nothing is known."""
+
+V = TypeVar("V")
+
+
+class _Known(NamedTuple, Generic[V]):
+    value: V
+    at: float
+
+
+class _Answer(NamedTuple, Generic[V]):
+    value: V | None
+
+
+class _Flight(NamedTuple, Generic[V]):
+    task: "asyncio.Task[_Answer[V] | None]"
+    started: float
+
+
+class ReadThrough(Generic[V]):
+    """One look-up in flight per key, a bounded number in all; none for a while after the store failed.
+
+    `fresh` and `negative` are the seconds for which a key counts as known or as unknown, `stale` those for which a
+    known one goes on while the store is away, `patience` those that a request waits for a look-up, `pause` those
+    without look-ups after a failure. `size` bounds the known keys, each by its `weight`, and the number of unknown
+    ones, apart from them, so that guessing cannot push the known ones out. `lookups` counts by what answered.
+    """
+
+    def __init__(
+        self,
+        lookup: Callable[[str], Awaitable[V | None]],
+        lookups: Counter,
+        size: int,
+        flights: int = 1_000,
+        fresh: float = 20.0,
+        negative: float = 5.0,
+        stale: float = inf,
+        patience: float = 2.0,
+        pause: float = 1.0,
+        weight: Callable[[V], int] = lambda value: 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lookup = lookup
+        self._lookups = lookups
+        self._size = size
+        self._flights = flights
+        self._fresh = fresh
+        self._negative = negative
+        self._stale = stale
+        self._patience = patience
+        self._pause = pause
+        self._weight = weight
+        self._clock = clock
+        self._known: OrderedDict[str, _Known[V]] = OrderedDict()
+        self._weighs = 0
+        self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._in_flight: dict[str, _Flight[V]] = {}
+        self._away_until = -inf
+
+    async def get(self, key: str, fresh: float | None = None, stale: float | None = None) -> V | None:
+        """None for a key that is unknown. Raises a 503 Refusal where that cannot be told."""
+        fresh = self._fresh if fresh is None else fresh
+        known = self._known.get(key)
+        if known is not None and self._clock() - known.at < fresh:
+            self._lookups.labels("cached").inc()
+            self._known.move_to_end(key)
+            return known.value
+        if self._clock() - self._unknown.get(key, -inf) < self._negative:
+            self._lookups.labels("cached").inc()
+            return None
+        answer = await self._answer(key)
+        if answer is not None:
+            return answer.value
+        if known is None or self._clock() - known.at >= (self._stale if stale is None else stale):
+            raise unavailable("store_away")
+        self._lookups.labels("stale").inc()
+        return known.value
+
+    async def _answer(self, key: str) -> _Answer[V] | None:
+        """The store's, where it has one within the patience. A client that goes away takes it from nobody else."""
+        flight = self._in_flight.get(key) or self._ask(key)
+        if flight is None:
+            return None
+        left = flight.started + self._patience - self._clock()
+        done, _ = await asyncio.wait([flight.task], timeout=max(0.0, left))
+        return flight.task.result() if done else None
+
+    def _ask(self, key: str) -> _Flight[V] | None:
+        """Starts a look-up, unless the store has just failed or too many wait for it."""
+        if self._clock() < self._away_until or len(self._in_flight) >= self._flights:
+            return None
+        flight = self._in_flight[key] = _Flight(asyncio.ensure_future(self._fetch(key)), self._clock())
+        return flight
+
+    async def _fetch(self, key: str) -> _Answer[V] | None:
+        asked_at = self._clock()  # a slow answer is as old as its question
+        try:
+            found = await self._lookup(key)
+        except STORE_ERRORS:
+            self._away_until = self._clock() + self._pause
+            self._lookups.labels("store_away").inc()
+            return None
+        except Exception:
+            log.exception("look-up failed")
+            return None
+        finally:
+            del self._in_flight[key]
+        self._forget(key)
+        if found is not None:
+            self._lookups.labels("found").inc()
+            self._known[key] = _Known(found, asked_at)
+            self._weighs += self._weight(found)
+            self._unknown.pop(key, None)
+        else:
+            self._lookups.labels("unknown").inc()
+            self._unknown[key] = asked_at
+        while self._weighs > self._size:
+            self._forget(next(iter(self._known)))
+        while len(self._unknown) > self._size:
+            self._unknown.popitem(last=False)
+        return _Answer(found)
+
+    def _forget(self, key: str) -> None:
+        known = self._known.pop(key, None)
+        if known is not None:
+            self._weighs -= self._weight(known.value)
