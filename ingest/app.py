@@ -12,6 +12,7 @@ from ingest.body import read_body
 from ingest.endpoint import Answer, Call, Operation, route
 from ingest.enqueue import Enqueuer
 from ingest.gate import Gate
+from ingest.openapi import openapi_route
 from schemas import records
 from schemas.ids import uuid7
 from service import metrics
@@ -59,6 +60,7 @@ class Edge:
         return [
             route("/api/v1/events", self._gate, POST=Operation("events", self.submit)),
             route("/api/v1/heartbeat", self._gate, GET=beat, POST=beat),
+            openapi_route(self._gate),
         ]
 
 

@@ -19,6 +19,8 @@ from service import metrics
 
 log = logging.getLogger(__name__)
 
+NOBODY = Key("")  # whose requests those are that need no key
+
 
 class Call(NamedTuple):
     """A request that passed the gate."""
@@ -44,9 +46,9 @@ class Answer(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """What a method does, and the bucket it counts in."""
+    """What a method does, and the bucket it counts in. Without one it is for everybody, and counts by address."""
 
-    bucket: str
+    bucket: str | None
     handler: Callable[[Call], Awaitable[Answer]]
 
 
@@ -55,7 +57,7 @@ class Endpoint:
 
     def __init__(self, path: str, operations: dict[str, Operation], gate: Gate) -> None:
         self._path = path
-        self._operations = operations
+        self.operations = operations
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,14 +66,17 @@ class Endpoint:
         headers: Sequence[tuple[bytes, bytes]]
         limits: Headers = []
         try:
-            if method == "OPTIONS" and self._operations:
+            if method == "OPTIONS" and self.operations:
                 status, body, headers = Answer(204, b"", cors.preflight_headers(self._allowed()))
             else:
-                operation = self._operations.get("GET" if method == "HEAD" else method)
+                operation = self.operations.get("GET" if method == "HEAD" else method)
                 if operation is None:
                     limits = await self._gate.stranger(scope)
-                    raise answers.method_not_allowed(self._allowed()) if self._operations else answers.not_found()
-                key, limits = await self._gate.admit(scope, operation.bucket)
+                    raise answers.method_not_allowed(self._allowed()) if self.operations else answers.not_found()
+                if operation.bucket is None:
+                    key, limits = NOBODY, await self._gate.stranger(scope)
+                else:
+                    key, limits = await self._gate.admit(scope, operation.bucket)
                 status, body, headers = await operation.handler(Call(key, scope, receive))
         except Refusal as refusal:
             status, body, headers = refusal.status, refusal.body, refusal.headers
@@ -89,7 +94,7 @@ class Endpoint:
         metrics.http_seconds.labels(self._path).observe(time.perf_counter() - started)
 
     def _allowed(self) -> list[str]:
-        return [*self._operations, *(["HEAD"] if "GET" in self._operations else []), "OPTIONS"]
+        return [*self.operations, *(["HEAD"] if "GET" in self.operations else []), "OPTIONS"]
 
 
 def route(path: str, gate: Gate, **operations: Operation) -> BaseRoute:
