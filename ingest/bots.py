@@ -1,0 +1,30 @@
+"""Whether a request comes from a known bot, by its User-Agent and a list that others keep: crawler-user-agents.
+
+What a bot sends is marked in its envelope and counted like any other event (our decision): nothing is silently
+dropped, and what the mark is good for may be decided when the numbers are read. A request without a User-Agent is no
+known bot.
+"""
+
+from functools import lru_cache
+
+from crawleruseragents import is_crawler
+
+from ingest.answers import Headers
+
+MAX_LENGTH = 512
+"""What is looked at: the list's patterns are slow on long text, and a browser says less."""
+
+
+def is_bot(headers: Headers) -> bool:
+    for name, value in headers:
+        if name == b"user-agent":
+            return _known(value[:MAX_LENGTH])
+    return False
+
+
+@lru_cache(10_000)
+def _known(user_agent: bytes) -> bool:
+    return bool(is_crawler(user_agent.decode("latin-1")))
+
+
+_known(b"")  # the list's patterns are compiled now, not at the first request
