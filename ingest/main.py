@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
-from backends.limits import Limiter, MemoryLimits
+from backends.limits import Limiter, open_limits
 from backends.log import LogError, Producer, open_producer
 from backends.store.catalog import Catalog, Key
 from backends.store.engine import open_engine, ping
@@ -23,7 +23,9 @@ from ingest.enqueue import Enqueuer
 from ingest.gate import Gate
 from ingest.keys import KeyCache
 from schemas.topics import Topics
+from service import metrics
 from service.admin import AdminServer, Check, NeededAtStart
+from service.clients import Clients, networks
 from service.serve import serve
 from service.settings import Settings
 
@@ -47,8 +49,9 @@ class EdgeService:
         self._enqueuers = [
             Enqueuer(self._producer, topic, settings.produce_timeout) for topic in (topics.events, topics.heartbeats)
         ]
-        self._limiter = Limiter(MemoryLimits())
-        gate = Gate(KeyCache(self._find_key), self._limiter, settings.require("user_hash_secret"))
+        self._limiter = Limiter(open_limits(settings.limits_url, metrics.limits_away.inc))
+        clients = Clients(settings.require("user_hash_secret"), networks(settings.trusted_proxies))
+        gate = Gate(KeyCache(self._find_key), self._limiter, clients)
         self._routes = Edge(gate, hasher, *self._enqueuers).routes()
         self._not_found = not_found_route(gate)
 

@@ -56,6 +56,12 @@ environment_errors = Counter(
 )
 zombie_batches = Counter("zenstep_zombie_batches_total", "Batches not written because the offset had moved already.")
 
+# The edge and the reader.
+limits_away = Gauge(
+    "zenstep_limits_away",
+    "Parts of this process that count requests alone, since the store that all share for rate limits is away; else 0.",
+)
+
 # The reader.
 token_checks = Counter("zenstep_token_checks_total", "Session tokens checked, by result.", ["result"])
 jwks_fetches = Counter("zenstep_jwks_fetches_total", "Fetches of the JWKS document, by result.", ["result"])

@@ -1,10 +1,16 @@
 """Every setting, in one class, each with a sentence. `zenstep settings` prints it as the table of the README."""
 
+import re
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.clients import networks
+
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")  # as browsers write it
 
 JwtAlgorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 
@@ -26,6 +32,11 @@ class Settings(BaseSettings):
         "sqlite:///.zenstep/store.db",
         description="Where the store is: `postgresql://user:password@host/db`, or `sqlite:///path`.",
     )
+    limits_url: str | None = Field(
+        None,
+        description="Where edges and readers count requests together: `redis://[user:password@]host[:port][/db]` or "
+        "`rediss://...`. Each process counts alone without it.",
+    )
     topic_prefix: str = Field("zenstep", description="What the topics' names begin with.")
     partitions: int = Field(8, ge=1, description="Partitions of a topic when `zenstep topics create` makes it.")
     replication: int = Field(1, ge=1, description="Copies of a topic when `zenstep topics create` makes it on Kafka.")
@@ -46,12 +57,21 @@ class Settings(BaseSettings):
         description="Seconds a request waits for the log's acknowledgement before it is a 503.",
     )
 
+    trusted_proxies: str = Field(
+        "",
+        description="Networks of proxies with commas between, such as `10.0.0.0/8`, whose X-Forwarded-For is believed.",
+    )
+
     worker_admin_port: int = Field(9102, ge=0, le=65535, description="The worker's port for /livez, /readyz, /metrics.")
     batch_records: int = Field(1000, ge=1, description="Records a worker takes into one transaction at most.")
 
     reader_host: str = Field("127.0.0.1", description="Address the reader listens on.")
     reader_port: int = Field(8081, ge=0, le=65535, description="Port the reader listens on.")
     reader_admin_port: int = Field(9103, ge=0, le=65535, description="The reader's port for /livez, /readyz, /metrics.")
+    dashboard_origins: str = Field(
+        "",
+        description="Origins with commas between, such as `https://app.example.com`, whose pages may read analytics.",
+    )
     admin_host: str = Field("127.0.0.1", description="Address that every admin port listens on.")
 
     jwt_algorithm: JwtAlgorithm = Field(
@@ -83,12 +103,40 @@ class Settings(BaseSettings):
             raise ValueError("must begin with postgresql:// or sqlite:///")
         return value
 
+    @field_validator("limits_url")
+    @classmethod
+    def _limits_url(cls, value: str | None) -> str | None:
+        if value and not _is_redis(value):
+            raise ValueError("must be redis://[user:password@]host[:port][/db], or rediss://")
+        return value or None
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _trusted_proxies(cls, value: str) -> str:
+        try:
+            networks(value)
+        except ValueError:
+            raise ValueError("must be networks such as 10.0.0.0/8, with commas between") from None
+        return value
+
+    @field_validator("dashboard_origins")
+    @classmethod
+    def _dashboard_origins(cls, value: str) -> str:
+        if not all(_ORIGIN.fullmatch(origin) for origin in split(value)):
+            raise ValueError("must be origins such as https://app.example.com, with commas between")
+        return value
+
     def require(self, name: str) -> str:
         """The value of an optional setting. Raises SettingsError where it is not set."""
         value = getattr(self, name)
         if value is None or value == "":
             raise SettingsError(f"ZENSTEP_{name.upper()} is not set")
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def split(value: str) -> list[str]:
+    """The parts of a setting that has commas between them."""
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def load(**given: Any) -> Settings:
@@ -107,11 +155,21 @@ def _said(error: ErrorDetails) -> str:
     return error["msg"].removeprefix("Value error, ")
 
 
+def _is_redis(url: str) -> bool:
+    """Without a query: it could change what an edge relies on, such as how long it waits."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port
+        return False
+    return usable and not parts.query and not parts.fragment and bool(re.fullmatch(r"/?\d*", parts.path))
+
+
 def markdown() -> str:
     """The settings as a Markdown table."""
     rows = ["| variable | default | what it is |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f"`{field.default}`"
+        default = "" if field.default in (None, "") else f"`{field.default}`"
         rows.append(
             f"| `ZENSTEP_{name.upper()}` | {default} | {(field.description or '').replace('|', chr(92) + '|')} |"
         )

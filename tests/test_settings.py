@@ -10,16 +10,36 @@ NAMES = [f"ZENSTEP_{name.upper()}" for name in Settings.model_fields]
 WRONG = {
     "ZENSTEP_LOG_URL": ["", "planted", "amqp://planted", "sqlite://planted"],
     "ZENSTEP_STORE_URL": ["", "planted", "mysql://u:planted@h/d"],
+    "ZENSTEP_LIMITS_URL": [
+        "planted",
+        "http://planted",
+        "redis://",
+        "redis:///0",
+        "redis://:planted@host:port/0",
+        "redis://:planted@host/one",
+        "redis://:planted@host/0?socket_timeout=9",
+    ],
     "ZENSTEP_PARTITIONS": ["0", "-1", "planted", "1.5"],
     "ZENSTEP_REPLICATION": ["0", "planted"],
     "ZENSTEP_USER_HASH_SECRET": ["", "planted"],
     "ZENSTEP_EDGE_PORT": ["-1", "65536", "planted"],
     "ZENSTEP_EDGE_ADMIN_PORT": ["planted"],
     "ZENSTEP_PRODUCE_TIMEOUT": ["0", "-1", "planted", "nan", "inf"],
+    "ZENSTEP_TRUSTED_PROXIES": ["planted", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/8 planted", "10.0.0.0/8,planted"],
     "ZENSTEP_WORKER_ADMIN_PORT": ["planted"],
     "ZENSTEP_BATCH_RECORDS": ["0", "planted"],
     "ZENSTEP_READER_PORT": ["planted"],
     "ZENSTEP_READER_ADMIN_PORT": ["planted"],
+    "ZENSTEP_DASHBOARD_ORIGINS": [
+        "*",
+        "null",
+        "planted.example",
+        "https://planted.example/",
+        "https://Planted.example",
+        "https://*.planted.example",
+        "https://user@planted.example",
+        "https://app.example, planted",
+    ],
     "ZENSTEP_JWT_ALGORITHM": ["none", "hs256", "planted"],
     "ZENSTEP_JWT_SECRET": ["", "planted"],
     "ZENSTEP_LOG_LEVEL": ["planted", "INFO"],
@@ -35,7 +55,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_everything_has_a_default_but_the_secrets() -> None:
     settings = load()
     unset = {name for name in Settings.model_fields if getattr(settings, name) is None}
-    assert unset == {"user_hash_secret", "jwt_secret", "jwks_url", "jwt_issuer"}
+    assert unset == {"user_hash_secret", "jwt_secret", "jwks_url", "jwt_issuer", "limits_url"}
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
@@ -92,3 +112,17 @@ def test_the_command_prints_every_setting_with_its_sentence_and_no_value(monkeyp
         sentence = row.split("|", 3)[3].strip(" |")
         assert sentence[0].isupper() or sentence.startswith("`")
         assert sentence.endswith(".")
+
+
+def test_lists_and_addresses_that_are_right_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "ZENSTEP_LIMITS_URL": ["redis://host", "redis://:secret@host:6379/", "rediss://user:secret@host/15"],
+        "ZENSTEP_TRUSTED_PROXIES": ["", "10.0.0.1", "10.0.0.0/8, fd00::/8,"],
+        "ZENSTEP_DASHBOARD_ORIGINS": ["", "https://app.example", "http://localhost:3000, https://[::1]:8443"],
+    }
+    for name, values in given.items():
+        for value in values:
+            monkeypatch.setenv(name, value)
+            assert getattr(load(), name.removeprefix("ZENSTEP_").lower()) == value
+    monkeypatch.setenv("ZENSTEP_LIMITS_URL", "")
+    assert load().limits_url is None

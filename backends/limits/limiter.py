@@ -7,62 +7,84 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from backends.limits.protocol import Limits
-
-
-class Verdict(NamedTuple):
-    """`reset` is in epoch seconds. `retry_after` is in whole seconds, 0 for a request that is within the limit."""
-
-    limit: int
-    remaining: int
-    reset: int
-    retry_after: int
+from backends.limits.protocol import Limits, Window
+from schemas.limits import Verdict
 
 
 class _Waiting(NamedTuple):
     limit: int
+    hits: int
     verdict: "asyncio.Future[Verdict]"
 
 
+_Tick = Mapping[str, list[_Waiting]]
+
+
 class Limiter:
-    """On one event loop."""
+    """On one event loop. One question is under way at a time; what comes meanwhile is in the next one."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.time) -> None:
         self._limits = limits
         self._clock = clock
         self._tick: defaultdict[str, list[_Waiting]] = defaultdict(list)
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: asyncio.Task[None] | None = None
 
-    async def hit(self, key: str, limit: int) -> Verdict:
-        """Counts one request against the key's window."""
-        loop = asyncio.get_running_loop()
-        if not self._tick:
-            loop.call_soon(self._flush)
-        waiting = _Waiting(limit, loop.create_future())
+    async def hit(self, key: str, limit: int, hits: int = 1) -> Verdict:
+        """Counts a request against the key's window; with 0 hits, says how that stands.
+
+        Of all that is counted in one window, wherever, the first `limit` are within, and no more.
+        """
+        waiting = _Waiting(limit, hits, asyncio.get_running_loop().create_future())
         self._tick[key].append(waiting)
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_all())
         return await waiting.verdict
 
     async def close(self) -> None:
+        if self._asking is not None:
+            await self._asking
         await self._limits.close()
 
-    def _flush(self) -> None:
-        tick, self._tick = self._tick, defaultdict(list)
-        task = asyncio.ensure_future(self._ask(tick))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+    async def _ask_all(self) -> None:
+        try:
+            while self._tick:
+                tick, self._tick = self._tick, defaultdict(list)
+                await self._ask(tick)
+        finally:
+            self._asking = None
 
-    async def _ask(self, tick: dict[str, list[_Waiting]]) -> None:
-        windows = await self._limits.add({key: len(waiting) for key, waiting in tick.items()})
+    async def _ask(self, tick: _Tick) -> None:
+        """No request is left waiting, whatever comes of it."""
+        try:
+            self._decide(tick, await self._limits.add({key: _hits(waiting) for key, waiting in tick.items()}))
+        except Exception as error:
+            for one in _undecided(tick):
+                one.verdict.set_exception(error)
+        finally:
+            for one in _undecided(tick):
+                one.verdict.cancel()
+
+    def _decide(self, tick: _Tick, windows: Mapping[str, Window]) -> None:
         now = self._clock()
         for key, waiting in tick.items():
             window = windows[key]
-            for n, one in enumerate(waiting, window.used - len(waiting) + 1):
-                left = max(1, math.ceil(window.ends_at - now))
-                over = n > one.limit
+            left = max(1, math.ceil(window.ends_at - now))
+            n = window.used - _hits(waiting)
+            for one in waiting:
+                n += one.hits
+                verdict = Verdict(
+                    one.limit, max(0, one.limit - n), math.ceil(window.ends_at), left if n > one.limit else 0
+                )
                 if not one.verdict.done():  # its client may have gone
-                    one.verdict.set_result(
-                        Verdict(one.limit, max(0, one.limit - n), math.ceil(window.ends_at), left if over else 0)
-                    )
+                    one.verdict.set_result(verdict)
+
+
+def _hits(waiting: list[_Waiting]) -> int:
+    return sum(one.hits for one in waiting)
+
+
+def _undecided(tick: _Tick) -> list[_Waiting]:
+    return [one for waiting in tick.values() for one in waiting if not one.verdict.done()]

@@ -19,6 +19,6 @@ class Limits(Protocol):
     """Counts by key. Used on one event loop."""
 
     async def add(self, hits: Mapping[str, int]) -> Mapping[str, Window]:
-        """Adds so many requests to each key's window, opening those that are over. Raises LimitsAway."""
+        """Adds so many requests, 0 or more, to each key's window, a new one where it is over. Raises LimitsAway."""
 
     async def close(self) -> None: ...
