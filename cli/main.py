@@ -2,7 +2,7 @@
 
 import click
 
-from cli import demo, dev, flow, key, ledger, member, migrate, org, roles, settings, token, topics
+from cli import demo, dev, flow, key, ledger, member, migrate, org, roles, schemas, settings, token, topics
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,6 +25,7 @@ for entry in (
     member.member,
     ledger.ledger,
     settings.settings,
+    schemas.schemas,
     token.token,
 ):
     main.add_command(entry)
