@@ -11,7 +11,10 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Refusal(Exception):
-    """An answer that is not a 2xx. `reason` is one of a few words, for the metric."""
+    """An answer that is not a 2xx. `reason` is one of a few words, for the metric.
+
+    `given` is the body that was read, where it was refused before it was known what it says.
+    """
 
     def __init__(
         self, status: int, error: str, reason: str, *, details: Sequence[Problem] = (), headers: Headers | None = None
@@ -20,6 +23,8 @@ class Refusal(Exception):
         self.status = status
         self.reason = reason
         self.headers = headers or []
+        self.details = details
+        self.given: bytes | None = None
         content: dict[str, object] = {"error": error}
         if details:
             content["details"] = [problem._asdict() for problem in details]
@@ -46,6 +51,12 @@ def too_large() -> Refusal:
 
 def unsupported_media_type() -> Refusal:
     return Refusal(415, "Unsupported media type", "media_type")
+
+
+def unsupported_coding(known: Iterable[str]) -> Refusal:
+    """The same answer, and what could have been sent (RFC 9110)."""
+    listed = ", ".join(sorted(known)).encode()
+    return Refusal(415, "Unsupported media type", "media_type", headers=[(b"accept-encoding", listed)])
 
 
 def not_found() -> Refusal:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from starlette.routing import BaseRoute, Route
@@ -11,9 +12,11 @@ from starlette.types import Receive, Scope, Send
 from backends.store.catalog import Key
 from ingest import answers, cors
 from ingest.answers import Headers, Refusal
-from ingest.body import ClientGone
+from ingest.body import ClientGone, read_body
 from ingest.gate import Gate
+from ingest.privacy import treatment
 from ingest.problems import Problem
+from ingest.refused import STATUSES, Case, Refused
 from schemas.ids import is_uuid
 from service import metrics
 
@@ -22,12 +25,19 @@ log = logging.getLogger(__name__)
 NOBODY = Key("")  # whose requests those are that need no key
 
 
-class Call(NamedTuple):
+@dataclass(slots=True)
+class Call:
     """A request that passed the gate."""
 
     key: Key
     scope: Scope
     receive: Receive
+    read: bytes | None = None
+
+    async def body(self) -> bytes:
+        """Raises the Refusals of read_body, and ClientGone. A body that is refused later is noted as `read`."""
+        self.read = await read_body(self.scope["headers"], self.receive)
+        return self.read
 
     def path_id(self, name: str) -> str:
         """A UUID of the path, lower-case. Raises a 400 Refusal for any other form (documented)."""
@@ -55,8 +65,9 @@ class Operation(NamedTuple):
 class Endpoint:
     """HEAD is GET without its body. OPTIONS asks nobody."""
 
-    def __init__(self, path: str, operations: dict[str, Operation], gate: Gate) -> None:
+    def __init__(self, path: str, operations: dict[str, Operation], gate: Gate, refused: Refused | None) -> None:
         self._path = path
+        self._refused = refused
         self.operations = operations
         self._gate = gate
 
@@ -65,6 +76,7 @@ class Endpoint:
         method = scope["method"]
         headers: Sequence[tuple[bytes, bytes]]
         limits: Headers = []
+        call = refused = None
         try:
             if method == "OPTIONS" and self.operations:
                 status, body, headers = Answer(204, b"", cors.preflight_headers(self._allowed()))
@@ -77,9 +89,11 @@ class Endpoint:
                     key, limits = NOBODY, await self._gate.stranger(scope)
                 else:
                     key, limits = await self._gate.admit(scope, operation.bucket)
-                status, body, headers = await operation.handler(Call(key, scope, receive))
+                call = Call(key, scope, receive)
+                status, body, headers = await operation.handler(call)
         except Refusal as refusal:
             status, body, headers = refusal.status, refusal.body, refusal.headers
+            refused = refusal
             metrics.refusals.labels(refusal.reason).inc()
         except ClientGone:
             metrics.refusals.labels("client_gone").inc()
@@ -89,6 +103,8 @@ class Endpoint:
             status, body, headers = 500, b'{"error":"Internal server error"}', []
             metrics.refusals.labels("fault").inc()
         await answers.send_answer(send, status, body, [*headers, *limits, *cors.answer_headers(scope["headers"])])
+        if refused is not None and call is not None and self._refused is not None and status in STATUSES:
+            self._refused.note(_case(call, self._path, refused))
         known = method if method in self._allowed() else "other"
         metrics.requests.labels(self._path, known, str(status)).inc()
         metrics.http_seconds.labels(self._path).observe(time.perf_counter() - started)
@@ -97,6 +113,18 @@ class Endpoint:
         return [*self.operations, *(["HEAD"] if "GET" in self.operations else []), "OPTIONS"]
 
 
-def route(path: str, gate: Gate, **operations: Operation) -> BaseRoute:
-    """Operations by method."""
-    return Route(path, Endpoint(path, operations, gate))
+def _case(call: Call, path: str, refusal: Refusal) -> Case:
+    """Without the request's headers: of them, an operator is shown none."""
+    body = refusal.given if refusal.given is not None else call.read
+    size = len(body) if body is not None else None
+    for name, value in call.scope["headers"]:
+        if name == b"content-length" and value.isdigit() and len(value) < 16:
+            size = int(value)
+    key = call.key
+    asked = treatment(call.scope["headers"], key.privacy, 0)
+    return Case(key.organisation, key.environment, asked, path, time.time_ns() // 1_000_000, refusal, size, body)
+
+
+def route(path: str, gate: Gate, refused: Refused | None = None, **operations: Operation) -> BaseRoute:
+    """Operations by method. What they refuse of an organisation is noted in `refused`."""
+    return Route(path, Endpoint(path, operations, gate, refused))

@@ -2,6 +2,7 @@
 
 from ingest.answers import Headers
 from schemas.privacy import Privacy, Treatment
+from schemas.records import Envelope
 from service import metrics
 
 _SIGNALS = {b"sec-gpc": "gpc", b"dnt": "dnt"}
@@ -19,3 +20,9 @@ def treatment(headers: Headers, privacy: Privacy, events: int = 1) -> Treatment 
         metrics.events_withheld.labels(dropping[0]).inc(events)
         return "drop"
     return "anonymous" if asked else None
+
+
+def anonymise(envelope: Envelope) -> None:
+    """Sessions stay, so that funnels do."""
+    for event in envelope.events:
+        event.user = event.anon = None

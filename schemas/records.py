@@ -12,9 +12,11 @@ from schemas.ids import UUID_PATTERN
 
 EVENTS = "events"
 HEARTBEATS = "heartbeats"
+REFUSED = "refused"
 VERSION = 1
 
 Uuid = Annotated[str, msgspec.Meta(pattern=UUID_PATTERN)]
+UserHash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 EventType = Literal["view", "complete", "dismiss", "skip", "custom"]
 # 2020-01-01 to 2100-01-01: outside of it no edge of ours was running.
 EpochMs = Annotated[int, msgspec.Meta(ge=1_577_836_800_000, lt=4_102_444_800_000)]
@@ -30,7 +32,7 @@ class RecordEvent(msgspec.Struct, omit_defaults=True, kw_only=True):
     flow: Uuid | None = None
     step: Uuid | None = None
     session: Annotated[str, msgspec.Meta(max_length=128)] | None = None
-    user: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    user: UserHash | None = None
     anon: Annotated[str, msgspec.Meta(max_length=128)] | None = None
     name: Annotated[str, msgspec.Meta(max_length=255)] | None = None
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -46,6 +48,7 @@ class Envelope(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind
     received: EpochMs
     env: str | None = None
     sent: ClientMs | None = None  # the client's clock when it sent, to correct `time` by
+    bot: bool = False  # sent by a known bot
     events: list[RecordEvent]
 
 
@@ -60,13 +63,85 @@ class Heartbeat(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kin
     host: Annotated[str, msgspec.Meta(max_length=255)] | None = None
 
 
-Line = Envelope | Heartbeat
+class Progress(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="progress"):
+    """A person has done a step of a checklist, or has taken that back."""
+
+    v: int
+    org: Uuid
+    received: EpochMs
+    env: str | None = None
+    id: Uuid
+    flow: Uuid
+    step: Uuid
+    user: UserHash | None = None
+    anon: Annotated[str, msgspec.Meta(max_length=128)] | None = None
+    completed: bool = True
+    time: ClientMs | None = None
+
+
+class Fingerprint(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="fingerprint"):
+    """How to find the element of a step again: a JSON object that only the snippet understands."""
+
+    v: int
+    org: Uuid
+    received: EpochMs
+    env: str | None = None
+    id: Uuid
+    flow: Uuid
+    step: Uuid
+    fingerprint: msgspec.Raw
+    time: ClientMs | None = None
+    url: Annotated[str, msgspec.Meta(max_length=2048)] | None = None
+
+
+class Health(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="health"):
+    """Whether the element of a step was on the page."""
+
+    v: int
+    org: Uuid
+    received: EpochMs
+    env: str | None = None
+    id: Uuid
+    flow: Uuid
+    step: Uuid
+    found: bool
+    time: ClientMs | None = None
+    url: Annotated[str, msgspec.Meta(max_length=2048)] | None = None
+
+
+OfStep = Progress | Fingerprint | Health
+"""The small writes that are about a step."""
+
+
+class Detail(msgspec.Struct):
+    """One bad field of a refused body: where, and what is wrong, never its value."""
+
+    path: str
+    message: str
+
+
+class Refused(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="refused"):
+    """A request of an organisation that the edge refused, and what may be kept of its body; see ingest/refused.py."""
+
+    v: int
+    org: Uuid
+    received: EpochMs
+    env: str | None = None
+    route: str
+    reason: Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,32}$")]
+    details: list[Detail] = []
+    size: int | None = None  # bytes, where it is known
+    sha256: str | None = None  # of the body, where it was read
+    body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+Line = Envelope | Heartbeat | OfStep
 
 _encoder = msgspec.json.Encoder()
-_decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
+_decoder: msgspec.json.Decoder[Line | Refused] = msgspec.json.Decoder(Line | Refused)
 
 
-def encode(line: Line) -> bytes:
+def encode(line: Line | Refused) -> bytes:
     """One line of a record, without its newline."""
     encoded = _encoder.encode(line)
     if b"\n" in encoded or b"\r" in encoded:
@@ -75,7 +150,7 @@ def encode(line: Line) -> bytes:
     return encoded
 
 
-def decode(line: bytes) -> Line:
+def decode(line: bytes) -> Line | Refused:
     """Raises msgspec.DecodeError (with its ValidationError), UnicodeDecodeError or RecursionError on a poison line."""
     return _decoder.decode(line)
 

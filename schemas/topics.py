@@ -18,5 +18,9 @@ class Topics(msgspec.Struct, frozen=True):
     def heartbeats(self) -> str:
         return f"{self.prefix}.{records.HEARTBEATS}"
 
+    @property
+    def refused(self) -> str:
+        return f"{self.prefix}.{records.REFUSED}"
+
     def all(self) -> list[str]:
-        return [self.events, self.heartbeats]
+        return [self.events, self.heartbeats, self.refused]

@@ -23,7 +23,13 @@ events_bot = Counter("zenstep_events_bot_total", "Accepted events of known bots:
 refusals = Counter(
     "zenstep_refusals_total", "Requests answered with an error, or given up by their client, by reason.", ["reason"]
 )
+refused_lost = Counter(
+    "zenstep_refused_lost_total", "Refused requests that could not be noted in the topic of the refused.", ["reason"]
+)
 heartbeats_accepted = Counter("zenstep_heartbeats_accepted_total", "Heartbeats answered with a 2xx.")
+small_accepted = Counter(
+    "zenstep_small_writes_accepted_total", "Small writes but heartbeats answered with a 2xx, by kind.", ["kind"]
+)
 records_acknowledged = Counter("zenstep_records_acknowledged_total", "Records that the log acknowledged.", ["topic"])
 records_failed = Counter("zenstep_records_failed_total", "Records that the log did not acknowledge.", ["topic"])
 produce_seconds = Histogram(
@@ -32,6 +38,9 @@ produce_seconds = Histogram(
     buckets=_FAST,
 )
 key_lookups = Counter("zenstep_key_lookups_total", "Look-ups of snippet keys, by what answered.", ["result"])
+flow_lookups = Counter(
+    "zenstep_flow_lookups_total", "Look-ups of an organisation's flows, by what answered.", ["result"]
+)
 
 # The worker. Partitions are a few per topic, by the operator's own setting.
 events_consumed = Counter("zenstep_events_consumed_total", "Events taken from the log and accounted for.", ["topic"])

@@ -118,7 +118,7 @@ def read_records(world: World, topic: str) -> list[Record]:
             assert time.monotonic() < deadline, "the log cannot be read"
 
 
-def read_lines(world: World, topic: str) -> list[records.Line]:
+def read_lines(world: World, topic: str) -> list[records.Line | records.Refused]:
     """Every line in the topic now, as a worker reads it."""
     values = [record.value for record in read_records(world, topic)]
     return [records.decode(line) for value in values for _, line in records.lines(value)]
@@ -130,3 +130,7 @@ def read_envelopes(world: World) -> list[records.Envelope]:
 
 def read_heartbeats(world: World) -> list[records.Heartbeat]:
     return [line for line in read_lines(world, world.topics.heartbeats) if isinstance(line, records.Heartbeat)]
+
+
+def read_refused(world: World) -> list[records.Refused]:
+    return [line for line in read_lines(world, world.topics.refused) if isinstance(line, records.Refused)]
