@@ -1,24 +1,30 @@
 """From a body to events: parse, check every field, hash user ids. Pure but for the secret it is given."""
 
 import hmac
+from codecs import BOM_UTF8
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 import msgspec
 
 from ingest.answers import invalid
-from ingest.problems import MALFORMED, missing, problems, too_deep
-from schemas.events import MAX_EVENT_BYTES, Event, EventsRequest
+from ingest.problems import MALFORMED, missing, problems, raw_events, too_deep
+from schemas.events import MAX_EVENT_BYTES, MAX_EVENTS, Event, EventsRequest, Time
 from schemas.ids import uuid7
 from schemas.records import MAX_CLIENT_MS, VERSION, Envelope, RecordEvent
 
 
-class _Events(msgspec.Struct):
-    events: list[msgspec.Raw]
+class _Alone(Event, rename="camel", kw_only=True):
+    """One event as a body of its own."""
+
+    sent_at: Time | None = None
+    events: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _decoder = msgspec.json.Decoder(EventsRequest)
-_events = msgspec.json.Decoder(_Events)
+_list = msgspec.json.Decoder(Annotated[list[Event], msgspec.Meta(min_length=1, max_length=MAX_EVENTS)])
+_alone = msgspec.json.Decoder(_Alone)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -45,12 +51,16 @@ class UserHasher:
 
 
 def decode(body: bytes) -> EventsRequest:
-    """Raises a 400 Refusal that lists every bad field."""
+    """Takes {"events": [...]}, an array of events or one event. Raises a 400 Refusal that lists every bad field.
+
+    A byte order mark before the JSON is passed over, which RFC 8259 leaves open.
+    """
     try:
         if not body.isascii():
             body.decode()  # fields that no type looks into travel as they are, and a record is UTF-8
-        request = _decoder.decode(body)
-        large = len(body) > MAX_EVENT_BYTES and any(len(bytes(raw)) > MAX_EVENT_BYTES for raw in _raw(body))
+            body = body.removeprefix(BOM_UTF8)
+        request = _request(body)
+        large = len(body) > MAX_EVENT_BYTES and any(_size(raw) > MAX_EVENT_BYTES for raw in raw_events(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise invalid(problems(body) or [MALFORMED]) from None
     if large or not all(_whole(event) for event in request.events):
@@ -58,8 +68,21 @@ def decode(body: bytes) -> EventsRequest:
     return request
 
 
-def _raw(body: bytes) -> list[msgspec.Raw]:
-    return _events.decode(body).events
+def _request(body: bytes) -> EventsRequest:
+    """Raises msgspec.DecodeError. The common shape is tried first and pays nothing for the other two."""
+    try:
+        return _decoder.decode(body)
+    except msgspec.ValidationError:
+        if body.lstrip()[:1] == b"[":
+            return EventsRequest(events=_list.decode(body))
+        event = _alone.decode(body)
+        if event.events is not msgspec.UNSET:
+            raise
+        return EventsRequest(events=[event], sent_at=event.sent_at)
+
+
+def _size(raw: msgspec.Raw) -> int:
+    return memoryview(raw).nbytes
 
 
 def _whole(event: Event) -> bool:
@@ -78,7 +101,7 @@ def envelope(
         org=organisation,
         received=received,
         env=environment,
-        sent=_epoch_ms(request.sent_at),
+        sent=epoch_ms(request.sent_at),
         events=[_event(event, organisation, received, hasher) for event in request.events],
     )
 
@@ -94,17 +117,17 @@ def _event(event: Event, organisation: str, received: int, hasher: UserHasher) -
         anon=event.anonymous_id,
         name=event.name,
         data=event.data,
-        time=_epoch_ms(event.timestamp),
-        url=_without_query(event.url),
+        time=epoch_ms(event.timestamp),
+        url=without_query(event.url),
     )
 
 
-def _epoch_ms(time: datetime | float | None) -> int | None:
+def epoch_ms(time: datetime | float | None) -> int | None:
     if isinstance(time, datetime):
         return min(max(0, (time - _EPOCH) // timedelta(milliseconds=1)), MAX_CLIENT_MS)
     return int(time) if time is not None else None
 
 
-def _without_query(url: str | None) -> str | None:
+def without_query(url: str | None) -> str | None:
     """Query strings and fragments carry tokens and addresses; they never leave the edge."""
     return url.partition("?")[0].partition("#")[0] if url else None

@@ -23,7 +23,7 @@ class Problem(NamedTuple):
 MALFORMED = Problem("", "Malformed JSON")
 _UUID = "Expected a UUID"
 _TIME = "Expected an ISO 8601 time with offset or epoch milliseconds"
-_MESSAGES = {
+MESSAGES = {
     "eventType": "Invalid enum value",
     "id": _UUID,
     "flowId": _UUID,
@@ -37,12 +37,12 @@ _MESSAGES = {
 }
 
 
-def _types(struct: type[msgspec.Struct]) -> dict[str, msgspec.json.Decoder[Any]]:
+def types_of(struct: type[msgspec.Struct]) -> dict[str, msgspec.json.Decoder[Any]]:
     return {field.encode_name: msgspec.json.Decoder(field.type) for field in msgspec.structs.fields(struct)}
 
 
-_FIELDS = _types(Event)
-_SENT_AT = _types(EventsRequest)["sentAt"]
+_FIELDS = types_of(Event)
+_SENT_AT = types_of(EventsRequest)["sentAt"]
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
@@ -54,9 +54,9 @@ def problems(body: bytes) -> list[Problem]:
     """At most 20. Empty where nothing is wrong, or only a field that is there twice."""
     try:
         body.decode()
-        request = _object.decode(body)
-        found = [] if _fits(request.get("sentAt"), _SENT_AT) else [Problem("sentAt", _TIME)]
-        found += _of_events(request.get("events"))
+        sent_at, events = _parts(body)
+        found = [] if fits(sent_at, _SENT_AT) else [Problem("sentAt", _TIME)]
+        found += _of_events(events)
     except msgspec.ValidationError:
         return [Problem("", "Expected an object")]
     except RecursionError:
@@ -64,6 +64,12 @@ def problems(body: bytes) -> list[Problem]:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return [MALFORMED]
     return found[:MAX_PROBLEMS]
+
+
+def raw_events(body: bytes) -> list[msgspec.Raw]:
+    """Of a good body in any of its shapes."""
+    events = _parts(body)[1]
+    return _array.decode(events) if events is not None else []
 
 
 def missing(path: str, kind: str, *, flow: bool, step: bool, name: bool) -> list[Problem]:
@@ -86,6 +92,16 @@ def too_deep(data: bytes) -> bool:
     return brackets != b""
 
 
+def _parts(body: bytes) -> tuple[msgspec.Raw | None, msgspec.Raw | None]:
+    """`sentAt` and `events` of a body in any shape: an object with both, an array of events, or one event alone."""
+    if body.lstrip()[:1] == b"[":
+        return None, msgspec.Raw(body)
+    request = _object.decode(body)
+    if "events" not in request and "eventType" in request:
+        return request.get("sentAt"), msgspec.Raw(b"[" + body + b"]")
+    return request.get("sentAt"), request.get("events")
+
+
 def _of_events(raw: msgspec.Raw | None) -> list[Problem]:
     if raw is None:
         return [Problem("events", "Required")]
@@ -106,19 +122,19 @@ def _of_event(raw: msgspec.Raw, path: str) -> list[Problem]:
     found = [Problem(path, f"Larger than {MAX_EVENT_BYTES} bytes")] if len(bytes(raw)) > MAX_EVENT_BYTES else []
     if "data" in event and too_deep(bytes(event["data"])):
         found.append(Problem(f"{path}.data", f"Nested deeper than {MAX_DATA_DEPTH} levels"))
-    for name, message in _MESSAGES.items():
-        if name in event and not _fits(event[name], _FIELDS[name]):
+    for name, message in MESSAGES.items():
+        if name in event and not fits(event[name], _FIELDS[name]):
             found.append(Problem(f"{path}.{name}", message))
     if "eventType" not in event:
         found.append(Problem(f"{path}.eventType", "Required"))
-    elif _fits(event["eventType"], _FIELDS["eventType"]):
+    elif fits(event["eventType"], _FIELDS["eventType"]):
         kind = _FIELDS["eventType"].decode(event["eventType"])
         given = {name: bytes(event.get(name, b"null")) != b"null" for name in ("flowId", "stepId", "name")}
         found += missing(path, kind, flow=given["flowId"], step=given["stepId"], name=given["name"])
     return found
 
 
-def _fits(raw: msgspec.Raw | None, decoder: msgspec.json.Decoder[Any]) -> bool:
+def fits(raw: msgspec.Raw | None, decoder: msgspec.json.Decoder[Any]) -> bool:
     """Whether the type takes these bytes. They are JSON, so a number beyond the range of floats is a bad value too."""
     try:
         if raw is not None:

@@ -208,6 +208,24 @@ def test_depth_is_what_counts_and_neither_brackets_in_strings_nor_many_of_them(i
     assert too_deep(json.dumps(value).encode()) == (depth_of(value) > MAX_DATA_DEPTH)
 
 
+@pytest.mark.parametrize("space", [b"", b" \r\n\t"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_an_array_of_events_or_one_event_is_a_body_too(mark: bytes, space: bytes) -> None:
+    for content, count in ((orjson.dumps([view(), custom()]), 2), (orjson.dumps(view(name="é")), 1), (body(view()), 1)):
+        assert len(decode(mark + space + content + space).events) == count
+    alone = decode(orjson.dumps(view(sentAt=1_769_999_999_000)))
+    assert read(sealed(alone)).sent == 1_769_999_999_000
+
+
+def test_the_greatest_size_of_an_event_is_the_same_in_every_shape() -> None:
+    empty = len(orjson.dumps(view(data="")))
+    largest = orjson.dumps(view(data="x" * (MAX_EVENT_BYTES - empty)))
+    larger = orjson.dumps(view(data="x" * (MAX_EVENT_BYTES - empty + 1)))
+    for shape in (b'{"events":[%b]}', b" [ %b ] ", b" %b "):
+        assert len(decode(shape % largest).events) == 1
+        assert refused(shape % larger) == [("events[0]", "Larger than 32768 bytes")]
+
+
 # What is refused
 
 
@@ -216,9 +234,23 @@ def test_depth_is_what_counts_and_neither_brackets_in_strings_nor_many_of_them(i
     [
         (b"", [("", "Malformed JSON")]),
         (b"{", [("", "Malformed JSON")]),
-        (b'\xef\xbb\xbf{"events":[]}', [("", "Malformed JSON")]),
+        (b'\xef\xbb\xbf\xef\xbb\xbf{"events":[]}', [("", "Malformed JSON")]),
+        (b"\xff\xfe{\x00}\x00", [("", "Malformed JSON")]),
         (b"null", [("", "Expected an object")]),
-        (b"[]", [("", "Expected an object")]),
+        (b"[]", [("events", "Expected 1 to 50 events")]),
+        (b"[] []", [("", "Malformed JSON")]),
+        (b"[null]", [("events[0]", "Expected an object")]),
+        (b' [{"eventType":"custom"}]', [("events[0].name", "Required")]),
+        (orjson.dumps([view()] * 51), [("events", "Expected 1 to 50 events")]),
+        (
+            orjson.dumps(view(id=1, eventType="click")),
+            [("events[0].eventType", "Invalid enum value"), ("events[0].id", "Expected a UUID")],
+        ),
+        (b'{"eventType":"custom"}', [("events[0].name", "Required")]),
+        (orjson.dumps(view(sentAt="now")), [("sentAt", "Expected an ISO 8601 time with offset or epoch milliseconds")]),
+        (orjson.dumps(view(events=1)), [("events", "Expected an array")]),
+        (orjson.dumps(view(events=[])), [("events", "Expected 1 to 50 events")]),
+        (b'{"flowId":1}', [("events", "Required")]),
         (b'"events"', [("", "Expected an object")]),
         (b"{}", [("events", "Required")]),
         (b'{"events":null}', [("events", "Expected an array")]),
