@@ -79,7 +79,7 @@ class Endpoint:
         call = refused = None
         try:
             if method == "OPTIONS" and self.operations:
-                status, body, headers = Answer(204, b"", cors.preflight_headers(self._allowed()))
+                status, body, headers = Answer(204, b"", cors.preflight_headers(self._allowed(), scope["headers"]))
             else:
                 operation = self.operations.get("GET" if method == "HEAD" else method)
                 if operation is None:
