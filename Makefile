@@ -1,5 +1,5 @@
 # make demo    the whole system, 20,000 events, the funnel and the accounts: needs Python 3.11 or later and nothing else
-# make test    every test; those that need Kafka or PostgreSQL are skipped where neither can be had
+# make test    every test; those that need Kafka, PostgreSQL or Redis are skipped where it cannot be had
 # make dev     the whole system until Ctrl-C, for a page of yours
 # make up      the whole system on Kafka, PostgreSQL and Redis in containers; then make smoke, make down
 # make lint    ruff, mypy --strict, import-linter
@@ -19,9 +19,9 @@ dev: .venv/run
 test: .venv/dev
 	$(BIN)/pytest $(ARGS)
 
-# The tests of logs and stores with servers from containers only; needs a Docker-compatible engine.
+# The tests with servers from containers only; needs a Docker-compatible engine.
 test-containers: .venv/dev
-	ZENSTEP_TEST_SERVERS=containers ZENSTEP_TEST_REQUIRE=kafka,postgres $(BIN)/pytest $(ARGS)
+	ZENSTEP_TEST_SERVERS=containers ZENSTEP_TEST_REQUIRE=kafka,postgres,redis $(BIN)/pytest $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

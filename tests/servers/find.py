@@ -12,6 +12,7 @@ import pytest
 from tests.servers.containers import engine_answers
 from tests.servers.kafka import ContainerKafka, Kafka, LocalKafka
 from tests.servers.postgres import ContainerPostgres, LocalPostgres, Postgres
+from tests.servers.redis import ContainerRedis, LocalRedis, Redis
 
 REQUIRED = {name.strip() for name in os.environ.get("ZENSTEP_TEST_REQUIRE", "").split(",") if name.strip()}
 CONTAINERS_ONLY = os.environ.get("ZENSTEP_TEST_SERVERS") == "containers"
@@ -52,6 +53,9 @@ class Servers:
     def postgres(self, test: str) -> Any:
         return self._get("postgres", ContainerPostgres, LocalPostgres, test)
 
+    def redis(self, test: str) -> Any:
+        return self._get("redis", ContainerRedis, LocalRedis, test)
+
     def private_kafka(self, test: str) -> Kafka:
         """A broker that the test may stop, and has to close."""
         self.kafka(test)  # skips or fails as every Kafka test does
@@ -62,6 +66,12 @@ class Servers:
         """A PostgreSQL that the test may stop, and has to close."""
         self.postgres(test)
         server: Postgres = self._private("postgres", ContainerPostgres, LocalPostgres)
+        return server
+
+    def private_redis(self, test: str) -> Redis:
+        """A Redis that the test may stop, and has to close."""
+        self.redis(test)
+        server: Redis = self._private("redis", ContainerRedis, LocalRedis)
         return server
 
     def summary(self) -> list[str]:

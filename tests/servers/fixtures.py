@@ -12,6 +12,7 @@ from backends.store.migrate import migrate
 from tests.servers.find import Servers
 from tests.servers.kafka import Kafka
 from tests.servers.postgres import Postgres
+from tests.servers.redis import Redis
 
 _servers = pytest.StashKey[Servers]()
 _failed = pytest.StashKey[bool]()
@@ -62,6 +63,20 @@ def private_kafka(servers: Servers, request: pytest.FixtureRequest) -> Iterator[
 def private_postgres(servers: Servers, request: pytest.FixtureRequest) -> Iterator[Postgres]:
     """A PostgreSQL that this test may stop and start; its database `postgres` is empty."""
     server = servers.private_postgres(request.node.nodeid)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis_url(servers: Servers, request: pytest.FixtureRequest) -> str:
+    """A Redis that all tests share; what they count is told apart by its keys."""
+    return str(servers.redis(request.node.nodeid).url)
+
+
+@pytest.fixture
+def private_redis(servers: Servers, request: pytest.FixtureRequest) -> Iterator[Redis]:
+    """A Redis that this test may stop, kill and start."""
+    server = servers.private_redis(request.node.nodeid)
     yield server
     server.close()
 
