@@ -1,6 +1,5 @@
 """The edge's connections, byte by byte: what is left unread, what never ends, what is no HTTP, and who goes away."""
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,8 +10,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from ingest.body import MAX_BODY_BYTES, read_body
-from service.connections import MAX_HEAD_BYTES
+from service.connections import DISCARD_BYTES
+from service.framing import MAX_HEAD_BYTES, MAX_HEADERS
+from tests import wire
 from tests.edges import EVENTS, HEARTBEAT, UNAUTHORIZED, Running, edge, make_world, read_envelopes, view
+from tests.wire import Connection, request
 from tests.working import until
 
 BODY = orjson.dumps({"events": [view()]})
@@ -25,54 +27,10 @@ def running(tmp_path: Path) -> Iterator[Running]:
         yield Running(world, client)
 
 
-class Connection:
-    """One TCP connection, and the answers that come over it."""
-
-    def __init__(self, opened: socket.socket) -> None:
-        self._socket = opened
-        self._read = b""
-
-    def send(self, content: bytes) -> None:
-        self._socket.sendall(content)
-
-    def answer(self) -> tuple[int, dict[bytes, bytes], bytes]:
-        """The next answer: status, headers, body. Raises ConnectionError where there is none."""
-        while b"\r\n\r\n" not in self._read:
-            self._receive()
-        head, _, rest = self._read.partition(b"\r\n\r\n")
-        lines = head.split(b"\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])}
-        self._read = rest
-        length = int(headers.get(b"content-length", b"0"))
-        while len(self._read) < length:
-            self._receive()
-        body, self._read = self._read[:length], self._read[length:]
-        return int(lines[0].split()[1]), headers, body
-
-    def closed(self) -> bool:
-        """Waits for the other side to close, without another byte."""
-        try:
-            return self._socket.recv(1) == b""
-        except ConnectionError:
-            return True
-
-    def _receive(self) -> None:
-        received = self._socket.recv(65536)
-        if not received:
-            raise ConnectionError("closed before the answer")
-        self._read += received
-
-
 @contextmanager
 def connected(running: Running) -> Iterator[Connection]:
-    url = running.client.base_url
-    with socket.create_connection((url.host, url.port or 80), timeout=30) as opened:
-        yield Connection(opened)
-
-
-def request(path: str, body: bytes = b"", *headers: str) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: e", f"Content-Length: {len(body)}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+    with wire.connected(running.client.base_url) as connection:
+        yield connection
 
 
 def refusals(reason: str) -> float:
@@ -103,6 +61,58 @@ def test_a_body_that_is_too_large_is_answered_before_it_has_come(running: Runnin
         assert connection.answer()[0] == 413
 
 
+def test_a_refused_body_is_read_to_its_end_up_to_a_bound(running: Running) -> None:
+    """A client that sends before it listens still reads the answer; one that sends for ever is cut."""
+    path = f"{EVENTS}?key={running.world.keys[0]}"
+    body = b" " * DISCARD_BYTES
+    with connected(running) as connection:
+        connection.send(request(path, body))
+        assert connection.answer()[0] == 413
+        connection.send(request(path, BODY))
+        assert connection.answer()[0] == 202
+    with connected(running) as connection:
+        connection.send(request(path, body + b" ")[: -len(body)])
+        status, headers, _ = connection.answer()
+        assert (status, headers[b"connection"]) == (413, b"close")
+        assert connection.closed()
+    with connected(running) as connection:
+        connection.send(f"POST {path} HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        with pytest.raises(ConnectionError):
+            for _ in range(2**30):
+                connection.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
+
+
+def test_what_comes_behind_the_last_answer_of_a_connection_is_no_request(running: Running) -> None:
+    refused = request(EVENTS, BODY, "Connection: close")
+    good = request(f"{EVENTS}?key={running.world.keys[0]}", BODY)
+    with connected(running) as connection:
+        connection.send(refused[:-1])
+        status, headers, _ = connection.answer()
+        assert (status, headers[b"connection"]) == (401, b"close")
+        connection.send(refused[-1:] + good)
+        assert connection.closed()
+    assert read_envelopes(running.world) == []
+
+
+def test_garbage_behind_a_request_takes_no_answer_from_it(running: Running) -> None:
+    good = request(f"{EVENTS}?key={running.world.keys[0]}", BODY)
+    with connected(running) as connection:
+        connection.send(good + good + b"garbage\r\n\r\n" + good)
+        assert [connection.answer()[0] for _ in range(3)] == [202, 202, 400]
+        assert connection.closed()
+    assert len(read_envelopes(running.world)) == 2
+
+
+def test_a_request_with_a_broken_body_behind_another_is_the_last(running: Running) -> None:
+    path = f"{EVENTS}?key={running.world.keys[0]}"
+    broken = f"POST {path} HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".encode()
+    with connected(running) as connection:
+        connection.send(request(path, BODY) + broken)
+        assert [connection.answer()[0] for _ in range(2)] == [202, 400]
+        assert connection.closed()
+    assert len(read_envelopes(running.world)) == 1
+
+
 def test_a_client_that_goes_in_the_middle_of_its_body_is_no_fault(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -116,7 +126,7 @@ def test_a_client_that_goes_in_the_middle_of_its_body_is_no_fault(
 
 
 def test_a_body_that_does_not_come_is_a_408(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.app.read_body", partial(read_body, seconds=0.05))
+    monkeypatch.setattr("ingest.endpoint.read_body", partial(read_body, seconds=0.05))
     with connected(running) as connection:
         connection.send(request(f"{EVENTS}?key={running.world.keys[0]}", BODY)[:-1])
         status, headers, body = connection.answer()
@@ -157,6 +167,14 @@ def test_a_request_under_way_is_not_cut_by_the_time_for_its_head(
 def test_a_head_that_never_ends_is_a_431(running: Running, part: bytes) -> None:
     with connected(running) as connection:
         connection.send(b"GET / HTTP/1.1\r\nHost: e\r\nLong: " + part * (MAX_HEAD_BYTES // len(part)))
+        assert connection.answer()[0::2] == (431, b'{"error":"Request header fields too large"}')
+        assert connection.closed()
+
+
+@pytest.mark.parametrize("more", ["Long: " + "x" * MAX_HEAD_BYTES, "\r\n".join(["a: b"] * MAX_HEADERS)])
+def test_a_whole_head_beyond_the_bounds_is_a_431_too(running: Running, more: str) -> None:
+    with connected(running) as connection:
+        connection.send(request(EVENTS, b"", more))
         assert connection.answer()[0::2] == (431, b'{"error":"Request header fields too large"}')
         assert connection.closed()
 
@@ -203,6 +221,7 @@ def test_an_upgrade_that_is_not_taken_is_an_ordinary_request(
         upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
         connection.send(request(HEARTBEAT, b"", *upgrade))
         assert connection.answer()[0::2] == (401, UNAUTHORIZED)
+        assert connection.closed()
     assert caplog.records == [] or "upgrade" not in caplog.text.lower()
 
 
@@ -213,3 +232,14 @@ def test_a_client_that_waits_to_be_told_to_go_on_is_told(running: Running) -> No
         assert connection.answer()[0] == 100
         connection.send(BODY)
         assert connection.answer()[0] == 202
+
+
+def test_a_client_that_waits_and_is_refused_cannot_be_misread(running: Running) -> None:
+    """It may send its body all the same, or its next request: nobody can tell, so the connection ends."""
+    with connected(running) as connection:
+        connection.send(request(EVENTS, BODY, "Expect: 100-continue")[: -len(BODY)])
+        status, headers, _ = connection.answer()
+        assert (status, headers[b"connection"]) == (401, b"close")
+        connection.send(request(f"{EVENTS}?key={running.world.keys[0]}", BODY))
+        assert connection.closed()
+    assert read_envelopes(running.world) == []
