@@ -46,15 +46,20 @@ def import_(file: Path, organisation: str, as_json: bool) -> None:
     """Import one flow, or a list of flows, from a JSON FILE.
 
     A flow is {"id", "name", "type", "targeting", "steps": [{"id", "name", "content"}]}. A flow that is there already
-    is replaced, and stays published if it was; the counts of steps that keep their id stay.
+    is replaced, and stays published if it was; the counts of steps that keep their id stay. All flows of the file are
+    imported, or none: a step of another flow of the organisation is refused, since a step is asked for by its id alone.
     """
     imported = _read(file)
     store = catalog()
+    there = {
+        flow.flow_id: flow.published_at for flow in store.flows((organisation, one.id.lower()) for one in imported)
+    }
+    flows = []
     for one in imported:
-        before = store.flow(organisation, one.id.lower())
         steps = [Step(step.id.lower(), n, step.name, step.content) for n, step in enumerate(one.steps)]
-        published = before.published_at if before is not None else None
-        store.import_flow(Flow(organisation, one.id.lower(), one.name, one.type, steps, published, one.targeting))
+        published = there.get(one.id.lower())
+        flows.append(Flow(organisation, one.id.lower(), one.name, one.type, steps, published, one.targeting))
+    store.import_flow(*flows)
     result = [{"flow_id": one.id.lower(), "name": one.name, "steps": len(one.steps)} for one in imported]
     text = "\n".join(f"{r['flow_id']}  {r['steps']} steps  {r['name']}" for r in result)
     show({"flows": result}, as_json, text or "The file holds no flows.")

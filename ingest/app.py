@@ -6,14 +6,21 @@ from urllib.parse import urlsplit
 import orjson
 from starlette.routing import BaseRoute
 
-from backends.log import LogError, RecordTooLarge
-from ingest import answers, decode
-from ingest.body import read_body
+from backends.store.small import SmallReads
+from ingest import decode
+from ingest.bots import is_bot
+from ingest.durable import put
 from ingest.endpoint import Answer, Call, Operation, route
 from ingest.enqueue import Enqueuer
+from ingest.flows import FlowCache, FlowRoutes
 from ingest.gate import Gate
 from ingest.openapi import openapi_route
+from ingest.privacy import anonymise, treatment
+from ingest.reads import StoreReads
+from ingest.refused import Refused
+from ingest.small import SmallRoutes
 from schemas import records
+from schemas.events import EventsRequest
 from schemas.ids import uuid7
 from service import metrics
 
@@ -21,20 +28,42 @@ from service import metrics
 class Edge:
     """What the routes share: the gate, the hasher, the topics."""
 
-    def __init__(self, gate: Gate, hasher: decode.UserHasher, events: Enqueuer, small: Enqueuer) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        hasher: decode.UserHasher,
+        events: Enqueuer,
+        small: Enqueuer,
+        refused: Refused,
+        flows: FlowCache,
+        store: SmallReads,
+        reads: StoreReads,
+    ) -> None:
         self._gate = gate
+        self._refused = refused
         self._hasher = hasher
         self._events = events
         self._small = small
+        self._flow_routes = FlowRoutes(flows)
+        self._small_routes = SmallRoutes(flows, hasher, small, self.take, store, reads)
 
     async def submit(self, call: Call) -> Answer:
         """POST /api/v1/events."""
-        body = await read_body(call.scope["headers"], call.receive)
-        request = decode.decode(body)
+        return await self.take(call, decode.decode(await call.body()))
+
+    async def take(self, call: Call, request: EventsRequest) -> Answer:
+        """From a good body to the 202, whichever route it came by."""
         metrics.events_received.inc(len(request.events))
+        asked = treatment(call.scope["headers"], call.key.privacy, len(request.events))
+        if asked == "drop":
+            return Answer(202, b'{"accepted":0}')
         envelope = decode.envelope(request, call.key.organisation, call.key.environment, _now(), self._hasher)
-        await _put(self._events, call.key.organisation, records.encode(envelope))
+        if asked == "anonymous":
+            anonymise(envelope)
+        envelope.bot = is_bot(call.scope["headers"])
+        await put(self._events, call.key.organisation, records.encode(envelope))
         metrics.events_accepted.inc(len(request.events))
+        metrics.events_bot.inc(len(request.events) if envelope.bot else 0)
         return Answer(202, orjson.dumps({"accepted": len(request.events)}))
 
     async def heartbeat(self, call: Call) -> Answer:
@@ -50,32 +79,35 @@ class Edge:
             id=uuid7(now),
             host=_page_host(call.scope["headers"]),
         )
-        await _put(self._small, call.key.organisation, records.encode(beat))
+        await put(self._small, call.key.organisation, records.encode(beat))
         metrics.heartbeats_accepted.inc()
         return Answer(200, b'{"ok":true}')
 
     def routes(self) -> list[BaseRoute]:
         """To be mounted at the root; the paths are documented."""
+        flows, small = self._flow_routes, self._small_routes
         beat = Operation("heartbeat", self.heartbeat)
-        return [
-            route("/api/v1/events", self._gate, POST=Operation("events", self.submit)),
-            route("/api/v1/heartbeat", self._gate, GET=beat, POST=beat),
-            openapi_route(self._gate),
-        ]
+        paths: dict[str, dict[str, Operation]] = {
+            "/events": {"POST": Operation("events", self.submit)},
+            "/heartbeat": {"GET": beat, "POST": beat},
+            "/flows": {"GET": Operation("flows", flows.all)},
+            "/flows/{id}": {"GET": Operation("flows", flows.one)},
+            "/flows/{id}/complete": {"POST": Operation("flows", small.complete)},
+            "/flows/{id}/checklist-progress": {
+                "GET": Operation("flows", small.progress),
+                "POST": Operation("flows", small.report_progress),
+            },
+            "/steps/{id}/fingerprint": {"POST": Operation("fingerprint", small.fingerprint)},
+            "/steps/{id}/health": {"POST": Operation("health", small.health)},
+            "/snippet-status": {"GET": Operation("status", small.status)},
+        }
+        routes = [route(f"/api/v1{path}", self._gate, self._refused, **by) for path, by in paths.items()]
+        return [*routes, openapi_route(self._gate)]
 
 
 def not_found_route(gate: Gate) -> BaseRoute:
     """Every path that is no route's, in the documented shape."""
     return route("/{path:path}", gate)
-
-
-async def _put(enqueuer: Enqueuer, organisation: str, line: bytes) -> None:
-    try:
-        await enqueuer.put(organisation, line)
-    except RecordTooLarge:
-        raise answers.too_large() from None
-    except LogError:
-        raise answers.unavailable("log_away") from None
 
 
 def _page_host(headers: list[tuple[bytes, bytes]]) -> str | None:

@@ -17,11 +17,15 @@ from backends.limits import Limiter, open_limits
 from backends.log import LogError, Producer, open_producer
 from backends.store.catalog import Catalog, Key
 from backends.store.engine import open_engine, ping
+from backends.store.small import SmallReads
 from ingest.app import Edge, not_found_route
 from ingest.decode import UserHasher
 from ingest.enqueue import Enqueuer
+from ingest.flows import FlowCache, Flows, written_out
 from ingest.gate import Gate
 from ingest.keys import KeyCache
+from ingest.reads import StoreReads
+from ingest.refused import Refused
 from schemas.topics import Topics
 from service import metrics
 from service.admin import AdminServer, Check, NeededAtStart
@@ -44,15 +48,18 @@ class EdgeService:
         self._engine = engine
         self._catalog = Catalog(engine)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="edge-store")
+        self._reading = ThreadPoolExecutor(4, thread_name_prefix="edge-reads")
         self._producer: Producer = open_producer(settings.log_url)
         topics = Topics(settings.topic_prefix)
-        self._enqueuers = [
-            Enqueuer(self._producer, topic, settings.produce_timeout) for topic in (topics.events, topics.heartbeats)
-        ]
+        self._enqueuers = [Enqueuer(self._producer, topic, settings.produce_timeout) for topic in topics.all()]
+        events, small, refused = self._enqueuers
+        self._refused = Refused(refused, hasher)
         self._limiter = Limiter(open_limits(settings.limits_url, metrics.limits_away.inc))
         clients = Clients(settings.require("user_hash_secret"), networks(settings.trusted_proxies))
         gate = Gate(KeyCache(self._find_key), self._limiter, clients)
-        self._routes = Edge(gate, hasher, *self._enqueuers).routes()
+        flows = FlowCache(self._find_flows)
+        edge = Edge(gate, hasher, events, small, self._refused, flows, SmallReads(engine), StoreReads(self._reading))
+        self._routes = edge.routes()
         self._not_found = not_found_route(gate)
 
     def app(self, others: Sequence[BaseRoute] = (), lifespan: Lifespan[Any] | None = None) -> Starlette:
@@ -70,9 +77,11 @@ class EdgeService:
             yield
         finally:
             connecting.cancel()
+            await self._refused.close()
             await asyncio.to_thread(self._producer.close, CLOSE_SECONDS)
             await self._limiter.close()
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            for threads in (self._threads, self._reading):
+                threads.shutdown(wait=False, cancel_futures=True)
 
     async def _keep_connected(self) -> None:
         while True:
@@ -89,6 +98,12 @@ class EdgeService:
     async def _find_key(self, digest: str) -> Key | None:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._catalog.find_key, digest)
 
+    async def _find_flows(self, organisation: str) -> Flows:
+        def found() -> Flows:
+            return written_out(self._catalog.flows_of(organisation))
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, found)
+
     def _log_problem(self) -> str | None:
         if not all(enqueuer.connected for enqueuer in self._enqueuers):
             return "not connected yet"
@@ -101,7 +116,7 @@ class EdgeService:
 
 def run(settings: Settings) -> None:
     """Until SIGTERM. Raises SettingsError."""
-    engine = open_engine(settings.store_url)
+    engine = open_engine(settings.store_url, pool_size=8)  # as many as the edge has threads for it
     edge = EdgeService(settings, engine)
     admin = AdminServer(settings.admin_host, settings.edge_admin_port, edge.checks())
     log.info("edge starts", extra={"host": settings.edge_host, "port": settings.edge_port, "admin": admin.port})

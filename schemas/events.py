@@ -19,6 +19,7 @@ _NO_NUL = r"\A[^\x00]*\Z"
 Text128 = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=_NO_NUL)]
 Text255 = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=_NO_NUL)]
 EpochMsFloat = Annotated[float, msgspec.Meta(ge=0, le=MAX_CLIENT_MS)]
+Link = Annotated[str, msgspec.Meta(max_length=2048, pattern=_NO_NUL)]
 Time = Annotated[datetime, msgspec.Meta(tz=True)] | ClientMs | EpochMsFloat
 
 
@@ -35,7 +36,7 @@ class Event(msgspec.Struct, rename="camel", kw_only=True):
     name: Text255 | None = None
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     timestamp: Time | None = None
-    url: Annotated[str, msgspec.Meta(max_length=2048, pattern=_NO_NUL)] | None = None
+    url: Link | None = None
 
 
 class EventsRequest(msgspec.Struct, rename="camel", kw_only=True):

@@ -213,6 +213,56 @@ heartbeats = sa.Table(
     sa.Column("host", sa.String(255), primary_key=True),
     sa.Column("last_seen_at", sa.BigInteger, nullable=False),
 )
+
+
+def _step_of_flow() -> list[sa.Column[str]]:
+    return [_organisation(), sa.Column("flow_id", sa.String(36), primary_key=True), _step()]
+
+
+def _latest() -> list[sa.Column[int] | sa.Column[str]]:
+    """What decides which report stays: the later one, and of two at the same time the one with the greater id."""
+    return [
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("report_id", sa.Uuid(as_uuid=False), nullable=False),
+    ]
+
+
+# What the small writes leave.
+checklist_progress = sa.Table(
+    "checklist_progress",
+    metadata,
+    _organisation(),
+    sa.Column("flow_id", sa.String(36), primary_key=True),
+    sa.Column("person", sa.String(32), primary_key=True),  # schemas.small.person_digest
+    _step(),
+    sa.Column("completed", sa.Boolean, nullable=False),
+    *_latest(),
+)
+step_fingerprints = sa.Table(
+    "step_fingerprints",
+    metadata,
+    *_step_of_flow(),
+    sa.Column("fingerprint", sa.LargeBinary, nullable=False),  # JSON as the snippet sent it
+    sa.Column("url", sa.String(2048)),
+    *_latest(),
+)
+step_health = sa.Table(
+    "step_health",  # the last report; the counts are in the next table
+    metadata,
+    *_step_of_flow(),
+    sa.Column("found", sa.Boolean, nullable=False),
+    sa.Column("url", sa.String(2048)),
+    *_latest(),
+)
+step_health_days = sa.Table(
+    "step_health_days",
+    metadata,
+    *_step_of_flow(),
+    sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),  # days since 1970, UTC
+    _count("found"),
+    _count("missing"),
+)
+
 horizon = sa.Table(
     "horizon",  # of the installation: days before `day` are dropped from `seen`, so nothing of them can be counted
     metadata,

@@ -99,7 +99,7 @@ class Replay:
             decoded = records.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self.topics.events, partition_of(NIL, PARTITIONS)
-        topic = self.topics.heartbeats if isinstance(decoded, records.Heartbeat) else self.topics.events
+        topic = self.topics.events if isinstance(decoded, records.Envelope) else self.topics.heartbeats
         return topic, partition_of(decoded.org, PARTITIONS)
 
 

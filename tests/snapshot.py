@@ -8,10 +8,12 @@ from datasketches import kll_floats_sketch
 from schemas import sketches
 from schemas import tables as t
 
-CATALOGUE = {"organisations", "snippet_keys", "members", "flows", "steps"}
+CATALOGUE = {
+    *("organisations", "organisation_limits", "organisation_privacy", "snippet_keys", "members", "flows", "steps"),
+}
 COUNTED = {
     *("seen", "counts", "custom_events", "custom_names", "cohorts", "cohort_steps", "sketches", "sessions"),
-    "heartbeats",
+    *("heartbeats", "checklist_progress", "step_fingerprints", "step_health", "step_health_days"),
 }
 
 
@@ -39,6 +41,8 @@ def _plain(table: str, row: dict[str, Any]) -> dict[str, Any]:
             row["seconds"] = {"n": sketch.n, "median": sketches.median([stored])}
         else:
             row["users"] = sketches.count_users([stored])
+    elif table == "step_fingerprints":
+        row["fingerprint"] = row["fingerprint"].decode()
     elif table == "offsets":
         del row["processed_through"]  # the log's clock
     elif table == "rejected":

@@ -16,7 +16,7 @@ from backends.store.counting import Counting, Move, Transaction
 from backends.store.migrate import create_day_partitions
 from schemas import tables as t
 from service import metrics
-from workers import clock, items
+from workers import clock, items, small
 from workers.fold import Counted, Folded, fold, merge, session_key
 from workers.items import Item, Rejection
 from workers.scope import Scope
@@ -24,6 +24,7 @@ from workers.scope import Scope
 log = logging.getLogger(__name__)
 
 CUSTOM_NAMES = 1000  # an organisation's; further names are counted as (other) (our decision)
+HOSTS = 100  # an organisation's; those seen longest ago are forgotten (our decision)
 
 Outcomes = Counter[tuple[str, str, int, str]]
 """Events by organisation, topic, partition and outcome: the ledger's additions."""
@@ -130,12 +131,11 @@ def _count(transaction: Transaction, counted: list[Counted], scope: Scope) -> No
     transaction.add(t.cohorts, folded.cohorts)
     transaction.add(t.cohort_steps, folded.cohort_steps)
     transaction.merge_sketches(folded.sketches, merge)
-    last_seen: dict[tuple[str, str], int] = {}
-    for c in counted:
-        if c.item.host is not None:
-            page = (c.item.organisation, c.item.host)
-            last_seen[page] = max(last_seen.get(page, 0), c.item.received)
-    transaction.save_heartbeats(last_seen)
+    left = small.fold(counted)
+    for table, rows in left.latest.items():
+        transaction.keep_latest(table, [rows[key] for key in sorted(rows)])
+    transaction.add(t.step_health_days, left.health)
+    transaction.save_heartbeats(left.last_seen, HOSTS)
 
 
 def _outcomes(rejections: list[Rejection], accepted: list[Item], new: set[items.Place]) -> Outcomes:

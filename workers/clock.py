@@ -25,10 +25,9 @@ def happened(item: Item) -> Happened:
     `sent` is the client's clock at sending: what it differs from receipt is the clock's error and the way's duration.
     Below a minute that is left alone, since the way takes its time too (our decision).
     """
-    event = item.event
-    if event is None or event.time is None:
+    at = item.time
+    if at is None:
         return Happened(item.received)
-    at = event.time
     if item.sent is not None and abs(item.received - item.sent) > MINUTE:
         at += item.received - item.sent
     if at > item.received + MINUTE:
@@ -52,7 +51,7 @@ def memory(item: Item) -> Memory:
     twice the window and one, a retry within the window of the first receipt is always recognised.
     """
     receipt = item.received // DAY
-    own = item.event.time if item.event is not None else None
+    own = item.time
     if own is None:
         own = uuid7_ms(item.id)
     if own is None or abs(own // DAY - receipt) > WINDOW_DAYS:

@@ -1,4 +1,4 @@
-"""From records to items: every event and heartbeat with where it stood, and what could not be read set aside."""
+"""From records to items: every event and small write with where it stood, and what could not be read set aside."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import msgspec
 from backends.log import Record
 from schemas import records
 from schemas.ids import NIL
-from schemas.records import Envelope, Line, RecordEvent
+from schemas.records import Envelope, Heartbeat, Line, OfStep, RecordEvent, Refused
 
 WHOLE_LINE = -1
 
@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One event to be counted, or a heartbeat, which has none. Ids are lower-case, times epoch ms."""
+    """An event to be counted, or a small write such as a heartbeat, which has none. Ids lower-case, times epoch ms."""
 
     place: Place
     organisation: str
@@ -42,8 +42,29 @@ class Item(NamedTuple):
 
     @property
     def host(self) -> str | None:
-        """The page's host of a heartbeat, empty where the browser did not say; None for an event."""
-        return None if isinstance(self.line, Envelope) else self.line.host or ""
+        """The page's host of a heartbeat, empty where the browser did not say; None for all else."""
+        return self.line.host or "" if isinstance(self.line, Heartbeat) else None
+
+    @property
+    def flow(self) -> str | None:
+        """Which flow it is about, if any."""
+        flow = self._about.flow if self._about is not None else None
+        return flow.lower() if flow else None
+
+    @property
+    def step(self) -> str | None:
+        """Which step of the flow it is about, if any."""
+        step = self._about.step if self._about is not None else None
+        return step.lower() if step else None
+
+    @property
+    def time(self) -> int | None:
+        """The client's clock, uncorrected."""
+        return self._about.time if self._about is not None else None
+
+    @property
+    def _about(self) -> RecordEvent | OfStep | None:
+        return self.event if isinstance(self.line, Envelope | Heartbeat) else self.line
 
 
 class Rejection(NamedTuple):
@@ -71,6 +92,8 @@ def read(batch: Iterable[Record]) -> tuple[list[Item], list[Rejection]]:
             organisation = decoded.org.lower()
             if decoded.v != records.VERSION:
                 poison.append(Rejection(place, organisation, "unknown_version", decoded.received, line))
+            elif isinstance(decoded, Refused):
+                poison.append(Rejection(place, organisation, f"refused:{decoded.reason}", decoded.received, line))
             elif isinstance(decoded, Envelope):
                 for index, event in enumerate(decoded.events):
                     where = place._replace(event=index)

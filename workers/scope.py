@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from backends.store.catalog import Flow
-from schemas.records import RecordEvent
+from schemas.records import Fingerprint, Health, Heartbeat, Progress
+from schemas.small import MAX_FINGERPRINT_BYTES
 from workers.items import Item
 
 FlowKey = tuple[str, str]
@@ -46,16 +47,15 @@ class Scope:
         now = self._clock()
         missing: set[FlowKey] = set()
         for item in items:
-            event = item.event
-            if event is None or event.flow is None:
+            if item.flow is None:
                 continue
-            key = (item.organisation, event.flow.lower())
+            key = (item.organisation, item.flow)
             known = self._known.get(key)
             if known is None:
                 missing.add(key)
                 continue
             self._known.move_to_end(key)
-            satisfied = known.positions is not None and (event.step is None or event.step.lower() in known.positions)
+            satisfied = known.positions is not None and (item.step is None or item.step in known.positions)
             if now - known.at > (self._fresh if satisfied else self._retry):
                 missing.add(key)
         if not missing:
@@ -79,21 +79,30 @@ class Scope:
 
     def problem(self, item: Item) -> str | None:
         """Why this item may not be counted, None where it may. `load` must have seen it."""
-        event = item.event
-        if "\0" in (item.host or "") or (event is not None and not _complete(event)):
+        if not _complete(item):
             return "invalid"
-        if event is None or event.flow is None:
+        if item.flow is None:
             return None
-        known = self._known.get((item.organisation, event.flow.lower()))
+        known = self._known.get((item.organisation, item.flow))
         if known is None or known.positions is None:
             return "unknown_flow"
-        if event.step is not None and event.step.lower() not in known.positions:
+        if item.step is not None and item.step not in known.positions:
             return "unknown_step"
         return None
 
 
-def _complete(event: RecordEvent) -> bool:
-    """What the edge made sure of; what else writes to the topic may not have."""
-    if event.type == "custom":
-        return bool(event.name) and "\0" not in (event.name or "")  # no text column holds a NUL
-    return event.flow is not None
+def _complete(item: Item) -> bool:
+    """What the edge made sure of; what else writes to the topic may not have. No text column holds a NUL."""
+    event, line = item.event, item.line
+    if event is not None:
+        if event.type == "custom":
+            return bool(event.name) and "\0" not in (event.name or "")
+        return event.flow is not None
+    if isinstance(line, Heartbeat):
+        return "\0" not in (line.host or "")
+    if isinstance(line, Progress):
+        return line.user is not None or line.anon is not None
+    if isinstance(line, Fingerprint):
+        content = bytes(line.fingerprint)
+        return content[:1] == b"{" and len(content) <= MAX_FINGERPRINT_BYTES and "\0" not in (line.url or "")
+    return isinstance(line, Health) and "\0" not in (line.url or "")

@@ -208,25 +208,19 @@ class Catalog:
 
     # Flows
 
-    def import_flow(self, flow: Flow) -> None:
-        """Makes the flow or replaces what is there of it. Counts are by step id, so those of kept steps stay."""
-        key = {"organisation_id": flow.organisation, "flow_id": flow.flow_id}
-        values = {
-            "name": flow.name,
-            "type": flow.type,
-            "published_at": flow.published_at,
-            "targeting": flow.targeting,
-            "updated_at": _now(),
-        }
+    def import_flow(self, *flows: Flow) -> None:
+        """Makes flows or replaces what is there of them. Counts are by step id, so those of kept steps stay.
+
+        Raises CatalogError, and imports none, where a step would be of two flows of one organisation: a step is asked
+        for by its id alone.
+        """
         with self._engine.begin() as connection:
-            _require_organisation(connection, flow.organisation)
-            insert = upsert(connection, t.flows).values(key | values)
-            connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=values))
-            s = t.steps.c
-            where = (s.organisation_id == flow.organisation, s.flow_id == flow.flow_id)
-            connection.execute(t.steps.delete().where(*where))
-            if flow.steps:
-                connection.execute(t.steps.insert(), [key | msgspec.to_builtins(step) for step in flow.steps])
+            for organisation in sorted({flow.organisation for flow in flows}):
+                _require_organisation(connection, organisation, lock=True)
+            for flow in flows:
+                _replace_flow(connection, flow)
+            for flow in flows:
+                _require_steps_of_one_flow(connection, flow)
 
     def publish_flow(self, organisation: str, flow_id: str, published: bool = True) -> None:
         """Raises CatalogError where the organisation has no such flow."""
@@ -259,12 +253,42 @@ class Catalog:
             return _assemble(list(rows), list(steps))
 
     def flows_of(self, organisation: str) -> list[Flow]:
-        """An organisation's flows by name."""
-        f = t.flows.c
+        """An organisation's flows by name. Raises CatalogError where there is no such organisation."""
+        f, s = t.flows.c, t.steps.c
         with self._reading.begin() as connection:
             _require_organisation(connection, organisation)
-            ids = connection.execute(sa.select(f.flow_id).where(f.organisation_id == organisation)).scalars().all()
-        return sorted(self.flows([(organisation, i) for i in ids]), key=lambda flow: (flow.name, flow.flow_id))
+            flows = connection.execute(sa.select(t.flows).where(f.organisation_id == organisation)).mappings()
+            steps = sa.select(t.steps).where(s.organisation_id == organisation).order_by(s.position, s.step_id)
+            found = _assemble(list(flows), list(connection.execute(steps).mappings()))
+        return sorted(found, key=lambda flow: (flow.name, flow.flow_id))
+
+
+def _replace_flow(connection: sa.Connection, flow: Flow) -> None:
+    key = {"organisation_id": flow.organisation, "flow_id": flow.flow_id}
+    values = {
+        "name": flow.name,
+        "type": flow.type,
+        "published_at": flow.published_at,
+        "targeting": flow.targeting,
+        "updated_at": _now(),
+    }
+    insert = upsert(connection, t.flows).values(key | values)
+    connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=values))
+    s = t.steps.c
+    where = (s.organisation_id == flow.organisation, s.flow_id == flow.flow_id)
+    connection.execute(t.steps.delete().where(*where))
+    if flow.steps:
+        connection.execute(t.steps.insert(), [key | msgspec.to_builtins(step) for step in flow.steps])
+
+
+def _require_steps_of_one_flow(connection: sa.Connection, flow: Flow) -> None:
+    own, other = t.steps.c, t.steps.alias().c
+    same = (other.organisation_id == own.organisation_id, other.step_id == own.step_id, other.flow_id != own.flow_id)
+    where = (own.organisation_id == flow.organisation, own.flow_id == flow.flow_id)
+    query = sa.select(own.step_id, other.flow_id).where(*where, *same).order_by(own.step_id)
+    found = connection.execute(query).first()
+    if found is not None:
+        raise CatalogError(f"step {found[0]} of flow {flow.flow_id} is a step of flow {found[1]} already")
 
 
 def _assemble(flows: list[sa.RowMapping], steps: list[sa.RowMapping]) -> list[Flow]:
@@ -292,8 +316,10 @@ def _limits(connection: sa.Connection, organisation: str) -> dict[str, int]:
     return LIMITS | {bucket: per_minute for bucket, per_minute in connection.execute(query)}
 
 
-def _require_organisation(connection: sa.Connection, organisation: str) -> None:
+def _require_organisation(connection: sa.Connection, organisation: str, lock: bool = False) -> None:
     query = sa.select(1).where(t.organisations.c.organisation_id == organisation)
+    if lock:
+        query = query.with_for_update(key_share=True)
     if connection.execute(query).first() is None:
         raise CatalogError(f"there is no organisation {organisation}")
 

@@ -85,12 +85,14 @@ class Counting:
                 behind = o.processed_through < through
                 connection.execute(t.offsets.update().where(*where, behind).values(processed_through=through))
 
-    def ledger(self, organisation: str | None = None) -> dict[str, int]:
-        """Events by outcome, of one organisation or of all."""
+    def ledger(self, organisation: str | None = None, topic: str | None = None) -> dict[str, int]:
+        """Events by outcome, of one organisation or of all, of one topic or of all."""
         c = t.ledger.c
         query = sa.select(c.outcome, sa.func.sum(c.events)).group_by(c.outcome).order_by(c.outcome)
         if organisation is not None:
             query = query.where(c.organisation_id == organisation)
+        if topic is not None:
+            query = query.where(c.topic == topic)
         with self._engine.begin() as connection:
             return {outcome: int(events) for outcome, events in connection.execute(query)}
 
@@ -237,8 +239,20 @@ class Transaction:
         """Sets aside what can never be counted, with where it stood."""
         self._many(upsert(self._connection, t.rejected).on_conflict_do_nothing(), list(rows))
 
-    def save_heartbeats(self, last_seen: Mapping[tuple[str, str], int]) -> None:
-        """The latest heartbeat (epoch ms) of each (organisation, host)."""
+    def keep_latest(self, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Enters rows, at most one of a primary key, each in place of the one there unless that one is later."""
+        keys = [column.name for column in table.primary_key]
+        insert = upsert(self._connection, table)
+        new, old = insert.excluded, table.c
+        update = insert.on_conflict_do_update(
+            index_elements=keys,
+            set_={column.name: new[column.name] for column in table.c if column.name not in keys},
+            where=sa.tuple_(new.at, new.report_id) > sa.tuple_(old.at, old.report_id),
+        )
+        self._many(update, list(rows))
+
+    def save_heartbeats(self, last_seen: Mapping[tuple[str, str], int], limit: int) -> None:
+        """The latest heartbeat (epoch ms) of each (organisation, host); the `limit` latest hosts of each are kept."""
         rows = [{"organisation_id": o, "host": h, "last_seen_at": at} for (o, h), at in last_seen.items()]
         insert = upsert(self._connection, t.heartbeats)
         later = insert.excluded.last_seen_at > t.heartbeats.c.last_seen_at
@@ -250,6 +264,15 @@ class Transaction:
             ),
             rows,
         )
+        h = t.heartbeats.c
+        latest_first = sa.func.row_number().over(
+            partition_by=h.organisation_id, order_by=(h.last_seen_at.desc(), h.host.desc())
+        )
+        for part in _chunks(sorted({organisation for organisation, _ in last_seen})):
+            numbered = sa.select(h.organisation_id, h.host, latest_first.label("n")).where(h.organisation_id.in_(part))
+            ranked = numbered.subquery()
+            beyond = sa.select(ranked.c.organisation_id, ranked.c.host).where(ranked.c.n > limit)
+            self._connection.execute(t.heartbeats.delete().where(sa.tuple_(h.organisation_id, h.host).in_(beyond)))
 
     def _many(self, statement: sa.Executable, rows: list[Any]) -> None:
         if rows:

@@ -3,6 +3,7 @@
 import sqlite3
 from pathlib import Path
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -33,14 +34,13 @@ def ping(engine: sa.Engine) -> str | None:
         with engine.connect() as connection:
             connection.execute(sa.text("SELECT next_offset FROM offsets LIMIT 1"))
     except ENVIRONMENT_ERRORS as error:
-        return "no tables; run zenstep migrate" if "no such table" in str(error) else "does not answer"
-    except sa.exc.ProgrammingError:
-        return "no tables; run zenstep migrate"
+        missing = "no such table" in str(error) or isinstance(error.__cause__, psycopg.errors.UndefinedTable)
+        return "no tables; run zenstep migrate" if missing else "does not answer"
     return None
 
 
 def _postgres(url: sa.URL, pool_size: int) -> sa.Engine:
-    return sa.create_engine(
+    engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=0,
@@ -54,6 +54,16 @@ def _postgres(url: sa.URL, pool_size: int) -> sa.Engine:
             "options": "-c synchronous_commit=on -c timezone=UTC",
         },
     )
+
+    @sa.event.listens_for(engine, "handle_error", retval=True)
+    def missing_table(context: sa.engine.ExceptionContext) -> BaseException | None:
+        """Tables that are still to be made are no fault of the statement: as on SQLite, the store is not ready."""
+        original = context.original_exception
+        if not isinstance(original, psycopg.errors.UndefinedTable):
+            return None
+        return sa.exc.OperationalError(context.statement, None, original, hide_parameters=True)
+
+    return engine
 
 
 def _sqlite(url: str) -> sa.Engine:
