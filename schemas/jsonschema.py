@@ -22,6 +22,7 @@ RULES: dict[str, dict[str, Any]] = {
             {"if": _needs("stepId"), "then": _needs("flowId")},
         ]
     },
+    "ProgressReport": {"allOf": [{"anyOf": [_needs("userId"), _needs("anonymousId")]}]},
 }
 
 

@@ -22,6 +22,12 @@ def _narrowed(old: Schema, new: Schema, path: str, roots: tuple[Schema, Schema])
     old, new = _resolved(old, roots[0]), _resolved(new, roots[1])
     yield from (f"{path}: {word} is not understood here" for word in sorted({*old, *new} - _KNOWN))
     if "anyOf" in old or "anyOf" in new:
+        yield from (
+            f"{path}: {w} beside anyOf is not understood here"
+            for s in (old, new)
+            if "anyOf" in s
+            for w in {*s} - {"anyOf", *_WORDS}
+        )
         for option in old.get("anyOf", [old]):
             ways = [list(_narrowed(option, other, path, roots)) for other in new.get("anyOf", [new])]
             if all(ways):

@@ -1,7 +1,7 @@
 """The bodies of answers as types, for the document; a test holds real answers to them field by field."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -50,6 +50,57 @@ class Ok(msgspec.Struct):
     """The sign of life was taken."""
 
     ok: bool
+
+
+class FlowStep(msgspec.Struct, rename="camel"):
+    """`content` is what the snippet shows."""
+
+    step_id: Uuid
+    position: int
+    name: str
+    content: dict[str, Any]
+
+
+class Flow(msgspec.Struct, rename="camel"):
+    """A published flow. `targeting` tells the snippet whom to show it to, and where."""
+
+    flow_id: Uuid
+    name: str
+    type: str
+    targeting: dict[str, Any]
+    published_at: Instant
+    steps: list[FlowStep]
+
+
+class Flows(msgspec.Struct):
+    """Every published flow of the organisation, by name."""
+
+    flows: list[Flow]
+
+
+class ChecklistItem(msgspec.Struct, rename="camel"):
+    """`updatedAt` is null where the person never said anything of the step."""
+
+    step_id: Uuid
+    completed: bool
+    updated_at: Instant | None
+
+
+class Progress(msgspec.Struct, rename="camel"):
+    """What one person has done of a checklist, as far as it is counted."""
+
+    flow_id: Uuid
+    completed: Count
+    total: Count
+    items: list[ChecklistItem]
+
+
+class SnippetStatus(msgspec.Struct, rename="camel"):
+    """Whether a heartbeat was ever counted, the last one's time, and the hosts of the pages."""
+
+    installed: bool
+    last_seen_at: Instant | None
+    hosts: list[str]
 
 
 class Totals(msgspec.Struct, rename="camel"):

@@ -8,7 +8,8 @@ import msgspec
 from schemas.jsonschema import portable, with_rules
 from schemas.limits import LIMITS, STRANGERS, WINDOW_SECONDS
 from schemas.openapi import answers
-from schemas.openapi.operations import FLOW, OPERATIONS, Operation
+from schemas.openapi.examples import FLOW_ID
+from schemas.openapi.operations import OPERATIONS, Operation
 
 PATH = "/api/v1/openapi.json"
 _REF = "#/components/schemas/{name}"
@@ -18,6 +19,11 @@ Takes in what people do in Zenstep's product tours, and answers with funnels.
 A snippet key is public by design and belongs to one organisation. A request without a valid credential is answered
 401 whatever the cause. Every GET can be asked with HEAD. OPTIONS asks for no credential and is answered 204.
 A method that a path does not have is answered 405 with `Allow`, a path that is none 404; both count as failed requests.
+"""
+_BODY = """\
+JSON, whichever of these types it is declared as: `application/json`, `text/plain` (what `sendBeacon(url, string)`
+sends), `application/octet-stream`, none, or `application/x-www-form-urlencoded` with the JSON in its field `data`.
+`Content-Encoding` may be gzip, deflate or zstd.
 """
 _ERRORS: dict[int, tuple[str, Any]] = {
     400: (
@@ -131,8 +137,8 @@ def _limit(op: Operation) -> str:
 def _body(op: Operation) -> dict[str, Any]:
     schema = {"$ref": _REF.format(name=op.body.__name__)}
     return {
-        "required": True,
-        "description": "JSON, whichever type it is declared as: `text/plain` is what `sendBeacon(url, string)` sends.",
+        "required": op.body_required,
+        "description": _BODY,
         "content": {"application/json": {"schema": schema, "example": op.body_example}},
     }
 
@@ -178,5 +184,5 @@ def _id_parameter() -> dict[str, Any]:
         "required": True,
         "description": "A UUID; any other form is a 400.",
         "schema": {"type": "string", "format": "uuid"},
-        "example": FLOW,
+        "example": FLOW_ID,
     }

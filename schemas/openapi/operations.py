@@ -3,14 +3,16 @@
 from typing import Any, Literal, NamedTuple
 
 from schemas.events import EventsRequest
-from schemas.openapi import answers
+from schemas.openapi import answers, examples
+from schemas.small import Completion, FingerprintReport, HealthReport, ProgressReport
 
 Credential = Literal["key", "session", "none"]
 
-FLOW = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
-STEP = "aa6a8a52-6e0e-4f0e-8f2b-6f1d1f0d9e01"
 READING = (401, 429, 431, 500, 503)
+READING_ONE = (400, 401, 404, 429, 431, 500, 503)
+READING_NUMBERS = (400, 401, 403, 404, 429, 431, 500, 503)
 WRITING = (400, 401, 408, 413, 415, 429, 431, 500, 503)
+WRITING_TO_ONE = (400, 401, 404, 408, 413, 415, 429, 431, 500, 503)
 
 
 class Parameter(NamedTuple):
@@ -40,6 +42,7 @@ class Operation(NamedTuple):
     errors: tuple[int, ...]
     body: Any = None
     body_example: Any = None
+    body_required: bool = True
     query: tuple[Parameter, ...] = ()
     not_modified: bool = False
 
@@ -58,59 +61,25 @@ _RANGE = (
     ),
     Parameter("timezone", "An IANA time zone.", {"type": "string", "default": "UTC", "examples": ["Europe/Berlin"]}),
 )
-_NUMBERS = {"views": 2, "starts": 1, "completions": 1, "dismissals": 0, "skips": 0, "sessions": 1, "uniqueUsers": 1}
-_ANALYTICS = {
-    "flowId": FLOW,
-    "flowName": "Welcome tour",
-    "flowType": "tour",
-    "from": "2026-03-30T00:00:00+02:00",
-    "to": "2026-03-31T00:00:00+02:00",
-    "interval": "day",
-    "timezone": "Europe/Berlin",
-    "totals": {**_NUMBERS, "completionRate": 1.0, "dismissRate": 0.0, "medianSecondsToComplete": 42.0},
-    "steps": [
-        {
-            "stepId": STEP,
-            "position": 0,
-            "name": "Welcome",
-            "views": 1,
-            "completions": 1,
-            "skips": 0,
-            "dismissals": 0,
-            "sessions": 1,
-            "uniqueUsers": 1,
-            "dropOff": 0,
-            "dropOffRate": 0.0,
-        }
-    ],
-    "series": [{"start": "2026-03-30T00:00:00+02:00", **_NUMBERS}],
-    "customEvents": [{"name": "invited", "count": 1, "uniqueUsers": 1}],
-    "processedThrough": "2026-03-30T12:00:00.000Z",
-    "lagSeconds": 0.4,
-}
-_EVENTS = {
-    "events": [
-        {
-            "id": "7b1f4f86-3a55-4a64-9d5c-52b6a9e3c701",
-            "eventType": "view",
-            "flowId": FLOW,
-            "stepId": STEP,
-            "sessionId": "s-1",
-            "userId": "ada@example.com",
-            "timestamp": "2026-03-30T12:00:00Z",
-            "url": "https://app.example.com/projects",
-        },
-        {"eventType": "custom", "name": "invited", "anonymousId": "b-17", "data": {"seats": 3}},
-    ],
-    "sentAt": "2026-03-30T12:00:01Z",
-}
+_PERSON = (
+    Parameter(
+        "userId",
+        "The person's id, if they are known. One of the two ids is needed.",
+        {"type": "string", "minLength": 1, "maxLength": 255, "examples": ["ada@example.com"]},
+    ),
+    Parameter(
+        "anonymousId",
+        "The browser's id, if they are not. A userId goes before.",
+        {"type": "string", "minLength": 1, "maxLength": 128, "examples": ["b-17"]},
+    ),
+)
 
 OPERATIONS = (
     Operation(
         "POST",
         "/api/v1/events",
         "sendEvents",
-        "Send 1 to 50 events. A 202 means that all of them are durable.",
+        "Send 1 to 50 events, or an array of them, or one alone. A 202 means that all of them are durable.",
         "key",
         "events",
         202,
@@ -118,7 +87,7 @@ OPERATIONS = (
         {"accepted": 2},
         WRITING,
         EventsRequest,
-        _EVENTS,
+        examples.EVENTS,
     ),
     Operation(
         "GET",
@@ -146,6 +115,114 @@ OPERATIONS = (
     ),
     Operation(
         "GET",
+        "/api/v1/flows",
+        "flows",
+        "Every published flow, with its steps and its targeting.",
+        "key",
+        "flows",
+        200,
+        answers.Flows,
+        {"flows": [examples.FLOW]},
+        READING,
+        not_modified=True,
+    ),
+    Operation(
+        "GET",
+        "/api/v1/flows/{id}",
+        "flow",
+        "One published flow.",
+        "key",
+        "flows",
+        200,
+        answers.Flow,
+        examples.FLOW,
+        READING_ONE,
+        not_modified=True,
+    ),
+    Operation(
+        "POST",
+        "/api/v1/flows/{id}/complete",
+        "completeFlow",
+        "A person has completed the flow: an event like any other.",
+        "key",
+        "flows",
+        202,
+        answers.Accepted,
+        {"accepted": 1},
+        WRITING_TO_ONE,
+        Completion,
+        {"id": "7b1f4f86-3a55-4a64-9d5c-52b6a9e3c702", "sessionId": "s-1", "userId": "ada@example.com"},
+        body_required=False,
+    ),
+    Operation(
+        "GET",
+        "/api/v1/flows/{id}/checklist-progress",
+        "checklistProgress",
+        "What a person has done of a published checklist.",
+        "key",
+        "flows",
+        200,
+        answers.Progress,
+        examples.PROGRESS,
+        READING_ONE,
+        query=_PERSON,
+    ),
+    Operation(
+        "POST",
+        "/api/v1/flows/{id}/checklist-progress",
+        "reportProgress",
+        "A person has done a step of a checklist, or has taken that back. Not kept of a browser that asks for privacy.",
+        "key",
+        "flows",
+        202,
+        answers.Accepted,
+        {"accepted": 1},
+        WRITING_TO_ONE,
+        ProgressReport,
+        {"stepId": examples.STEP_ID, "completed": True, "userId": "ada@example.com"},
+    ),
+    Operation(
+        "POST",
+        "/api/v1/steps/{id}/fingerprint",
+        "sendFingerprint",
+        "How to find the element of a step again.",
+        "key",
+        "fingerprint",
+        202,
+        answers.Accepted,
+        {"accepted": 1},
+        WRITING_TO_ONE,
+        FingerprintReport,
+        {"fingerprint": {"tag": "button", "text": "Invite"}, "url": "https://app.example.com/projects"},
+    ),
+    Operation(
+        "POST",
+        "/api/v1/steps/{id}/health",
+        "sendHealth",
+        "Whether the element of a step was on the page.",
+        "key",
+        "health",
+        202,
+        answers.Accepted,
+        {"accepted": 1},
+        WRITING_TO_ONE,
+        HealthReport,
+        {"found": True, "url": "https://app.example.com/projects"},
+    ),
+    Operation(
+        "GET",
+        "/api/v1/snippet-status",
+        "snippetStatus",
+        "Whether the snippet is installed, and where.",
+        "key",
+        "status",
+        200,
+        answers.SnippetStatus,
+        {"installed": True, "lastSeenAt": "2026-03-30T12:00:00.000Z", "hosts": ["app.example.com"]},
+        READING,
+    ),
+    Operation(
+        "GET",
         "/api/v1/flows/{id}/analytics",
         "analytics",
         "The numbers of a flow.",
@@ -153,8 +230,8 @@ OPERATIONS = (
         "analytics",
         200,
         answers.Analytics,
-        _ANALYTICS,
-        (400, 401, 403, 404, 429, 431, 500, 503),
+        examples.ANALYTICS,
+        READING_NUMBERS,
         query=_RANGE,
     ),
     Operation(
@@ -167,7 +244,7 @@ OPERATIONS = (
         200,
         "text/csv",
         None,
-        (400, 401, 403, 404, 429, 431, 500, 503),
+        READING_NUMBERS,
         query=_RANGE,
     ),
     Operation(
