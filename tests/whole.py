@@ -1,10 +1,10 @@
 """The whole system in this process: edge and reader on one port, a worker behind them, two organisations with flows."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 from starlette.types import ASGIApp
@@ -61,10 +61,19 @@ def whole_system(
         catalog.set_limit(world.organisations[0], bucket, limit)
     edge, reader = EdgeService(world.settings, engine), ReaderService(world.settings, engine)
     worker = worker_main.create(world.settings, engine)
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        async with edge.lifespan(app), reader.lifespan(app):
+            yield
+
     thread = threading.Thread(target=worker.run, name="worker")
     thread.start()
     try:
-        with serving(around(edge.app(reader.routes()))) as base, httpx.Client(base_url=base, timeout=30) as client:
+        with (
+            serving(around(edge.app(reader.routes(), lifespan))) as base,
+            httpx.Client(base_url=base, timeout=30) as client,
+        ):
             until(lambda: edge.checks()["log"]() is None)
             yield Whole(base, client, catalog, world.organisations, world.keys, flows)
     finally:
