@@ -93,7 +93,9 @@ class Endpoint:
                 status, body, headers = await operation.handler(call)
         except Refusal as refusal:
             status, body, headers = refusal.status, refusal.body, refusal.headers
-            refused = refusal
+            # Its frames hold this one, the body and what was made of it: much memory, until the collector comes by.
+            refused = refusal.with_traceback(None)
+            refused.__context__ = None
             metrics.refusals.labels(refusal.reason).inc()
         except ClientGone:
             metrics.refusals.labels("client_gone").inc()
