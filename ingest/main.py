@@ -15,7 +15,7 @@ from starlette.types import Lifespan
 
 from backends.limits import Limiter, open_limits
 from backends.log import LogError, Producer, open_producer
-from backends.store.catalog import Catalog, Key
+from backends.store.catalog import Catalog, CatalogError, Key
 from backends.store.engine import open_engine, ping
 from backends.store.small import SmallReads
 from ingest.app import Edge, not_found_route
@@ -98,9 +98,12 @@ class EdgeService:
     async def _find_key(self, digest: str) -> Key | None:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._catalog.find_key, digest)
 
-    async def _find_flows(self, organisation: str) -> Flows:
-        def found() -> Flows:
-            return written_out(self._catalog.flows_of(organisation))
+    async def _find_flows(self, organisation: str) -> Flows | None:
+        def found() -> Flows | None:
+            try:
+                return written_out(self._catalog.flows_of(organisation))
+            except CatalogError:  # an organisation that is no more
+                return None
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, found)
 

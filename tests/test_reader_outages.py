@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from backends.store.engine import open_engine
+from backends.store.engine import open_engine, ping
 from backends.store.migrate import migrate
 from schemas import tables as t
 from tests.issuer import ISSUER, SigningKey, secret_token, serving_jwks
@@ -54,6 +54,20 @@ def test_while_the_store_is_away_it_is_a_503_that_says_when_to_come_back(
             assert int(found.headers["retry-after"]) > 0
         assert client.get(path(STRANGER, export)).content == UNAUTHORIZED
         assert client.get(path("no-uuid", export), headers=bearer("no token")).content == UNAUTHORIZED
+
+
+def test_a_postgres_without_tables_is_a_503_until_they_are_made(private_postgres: Postgres) -> None:
+    url = f"{private_postgres.url}/postgres"
+    engine = open_engine(url)
+    assert ping(engine) == "no tables; run zenstep migrate"
+    with reading(url) as client:
+        for export in (False, True):
+            found = client.get(path(STRANGER, export), headers=bearer(secret_token()))
+            assert (found.status_code, found.content) == (503, UNAVAILABLE)
+        migrate(engine)
+        assert ping(engine) is None
+        assert client.get(path(STRANGER), headers=bearer(secret_token())).status_code == 404
+    engine.dispose()
 
 
 def test_a_postgres_that_stops_is_a_503_until_it_is_back(private_postgres: Postgres) -> None:
