@@ -103,10 +103,16 @@ def test_the_edge_and_the_schema_of_events_take_the_same(event: dict[str, Any], 
 def test_what_is_in_the_log_is_valid_under_its_schema() -> None:
     event = records.RecordEvent(id=uuid7(NOW), type="custom", name="a", user="a" * 64, data=msgspec.Raw(b"[1]"))
     head: dict[str, Any] = {"v": 1, "org": UUID, "received": NOW}
+    of_step = head | {"id": uuid7(NOW), "flow": UUID, "step": UUID}
     lines: list[tuple[str, Any]] = [
+        ("record.progress.json", records.Progress(**of_step, user="a" * 64)),
+        ("record.fingerprint.json", records.Fingerprint(**of_step, fingerprint=msgspec.Raw(b"{}"))),
+        ("record.health.json", records.Health(**of_step, found=True)),
+        ("record.refused.json", records.Refused(**head, route="/api/v1/events", reason="invalid")),
         ("record.events.json", records.Envelope(**head, events=[event], sent=NOW)),
         ("record.heartbeat.json", records.Heartbeat(**head, id=uuid7(NOW), host="example.org")),
     ]
+    assert sorted(name for name, _ in lines) == [name for name in sorted(schema_files()) if name.startswith("record.")]
     for name, line in lines:
         value = json.loads(records.encode(line))
         assert valid(name, value)
