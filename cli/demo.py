@@ -83,8 +83,7 @@ def _play(console: Console, folder: Path, events: int, seed: int) -> bool:
         _wait_ready(child, admin_port)
         requests = play(flows, events, time.time_ns() // 1_000_000, rng)
         sent = asyncio.run(_send(console, f"http://127.0.0.1:{port}", requests, keys, events))
-        events_topic = Topics(settings.topic_prefix).events
-        ledger = _wait_counted(console, Counting(engine), events_topic, sent.accepted)
+        ledger = _wait_counted(console, Counting(engine), sent.accepted)
         token = session_token(settings.require("jwt_secret"), settings.jwt_issuer, user)
         for name, theirs in zip(ORGANISATIONS, flows, strict=True):
             path = f"http://127.0.0.1:{port}/api/v1/flows/{theirs[0].flow_id}/analytics"
@@ -177,7 +176,8 @@ def _headers(request: Request, keys: list[str]) -> dict[str, str]:
     return {"Content-Type": "application/json", "Authorization": f"Bearer {keys[request.organisation]}"}
 
 
-def _wait_counted(console: Console, counting: Counting, topic: str, accepted: int) -> dict[str, int]:
+def _wait_counted(console: Console, counting: Counting, accepted: int) -> dict[str, int]:
+    topic = Topics().events  # the system that was started has no settings of the environment
     deadline = time.monotonic() + COUNT_SECONDS
     ledger: dict[str, int] = {}
     with console.status("counting"):

@@ -89,7 +89,7 @@ def test_the_demo_ends_with_an_error_where_the_store_disagrees(tmp_path: Path) -
         (store,) = tmp_path.glob("zenstep-demo-*/store.db")
         connection = sqlite3.connect(store, timeout=30)
         with connection:
-            connection.execute("INSERT INTO ledger VALUES ('somebody', 'elsewhere', 0, 'counted', 1)")
+            connection.execute("INSERT INTO ledger VALUES ('somebody', 'zenstep.events', 99, 'counted', 1)")
         connection.close()
         printed, said = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, said) == (1, "")
