@@ -69,7 +69,7 @@ def run(settings: Settings, started: Callable[[], None]) -> None:
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
-        async with edge.lifespan(app):
+        async with edge.lifespan(app), reader.lifespan(app):
             started()
             yield
 

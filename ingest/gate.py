@@ -39,12 +39,12 @@ class Gate:
         return Admitted(key, _within(verdict))
 
     async def stranger(self, scope: Scope, hits: int = 1) -> Headers:
-        """Counts a request that is nobody's against its client's address. Raises a 429 Refusal, but for 0 hits.
+        """Counts a request that is nobody's against its client's address. Raises a 429 Refusal, but not for 0 hits.
 
         Only requests that fail count there, so that one bad page cannot shut out an office behind one address.
         """
         verdict = await self._limiter.hit(stranger_key(self._clients.digest(scope)), STRANGERS, hits)
-        return _within(verdict) if hits else verdict.headers()
+        return _within(verdict)
 
 
 def _within(verdict: Verdict) -> Headers:

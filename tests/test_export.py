@@ -19,15 +19,19 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from starlette.applications import Starlette
 
+from backends.limits import Limiter, MemoryLimits
 from backends.store.catalog import Catalog, Flow, Step
 from backends.store.engine import open_engine
 from backends.store.queries import Queries
 from readers import export, ranges
 from readers.analytics import CHUNK, Cells
 from readers.app import Reader
+from readers.cors import Cors
+from readers.endpoint import Gate
 from readers.ranges import Interval, Range
 from readers.tokens import from_settings
 from schemas import tables as t
+from service.clients import Clients
 from service.settings import Settings
 from tests.issuer import ISSUER, SECRET
 from tests.reading import RANGE, World, bearer, make_world, path, reading
@@ -229,7 +233,8 @@ def held(store_url: str, world: World) -> Iterator[tuple[HeldQueries, httpx.Clie
     queries = HeldQueries(engine)
     with ThreadPoolExecutor(2) as threads:
         reader = Reader(Catalog(engine), queries, verifier, "none", threads)
-        with serving(Starlette(routes=reader.routes())) as base, httpx.Client(base_url=base, timeout=30) as client:
+        routes = reader.routes(Gate(Limiter(MemoryLimits()), Clients(SECRET)), Cors([]))
+        with serving(Starlette(routes=routes)) as base, httpx.Client(base_url=base, timeout=30) as client:
             yield queries, client
             queries.go_on.set()
     engine.dispose()

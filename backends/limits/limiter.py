@@ -75,9 +75,9 @@ class Limiter:
             n = window.used - _hits(waiting)
             for one in waiting:
                 n += one.hits
-                verdict = Verdict(
-                    one.limit, max(0, one.limit - n), math.ceil(window.ends_at), left if n > one.limit else 0
-                )
+                over = one.hits > 0 and n > one.limit
+                remaining, reset = max(0, one.limit - n), math.ceil(window.ends_at)
+                verdict = Verdict(one.limit, remaining, reset, left if over else 0)
                 if not one.verdict.done():  # its client may have gone
                     one.verdict.set_result(verdict)
 
