@@ -1,4 +1,4 @@
-"""What becomes of events whose browser asks for privacy by `Sec-GPC: 1` or `DNT: 1`: an organisation's choice (ours)."""
+"""What becomes of events whose browser asks for privacy (`Sec-GPC: 1`, `DNT: 1`): an organisation's choice (ours)."""
 
 from typing import Literal, NamedTuple
 
