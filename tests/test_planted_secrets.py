@@ -76,7 +76,7 @@ class Kept:
 
 @pytest.fixture(params=["kafka and postgres", "sqlite"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    planted = {"log_level": "debug", "group": uuid.uuid4().hex, "trusted_proxies": "127.0.0.0/8"}
+    planted: dict[str, Any] = {"log_level": "debug", "group": uuid.uuid4().hex, "trusted_proxies": "127.0.0.0/8"}
     if request.param == "sqlite":
         return make_world(f"sqlite:///{tmp_path}/log.db", f"sqlite:///{tmp_path}/store.db", **planted)
     log = f"kafka://{request.getfixturevalue('kafka_servers')}"

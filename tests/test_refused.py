@@ -1,10 +1,11 @@
 """What the edge refuses of an organisation: noted in the topic of the refused, and set aside by the worker."""
 
+import asyncio
 import hashlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import orjson
@@ -15,9 +16,12 @@ from prometheus_client import REGISTRY
 from backends.log import open_admin
 from backends.store.counting import Counting
 from backends.store.engine import open_engine
+from ingest.answers import too_large
 from ingest.body import MAX_BODY_BYTES
 from ingest.decode import UserHasher
-from ingest.refused import MAX_KEPT_BYTES
+from ingest.enqueue import Enqueuer
+from ingest.refused import MAX_KEPT_BYTES, MAX_WAITING, Case
+from ingest.refused import Refused as Refusals
 from schemas import records, tables
 from schemas.privacy import Privacy
 from schemas.records import Refused
@@ -60,7 +64,7 @@ def noted(world: World, count: int) -> list[Refused]:
 
 def body(refused: Refused) -> Any:
     assert refused.body is not msgspec.UNSET
-    return orjson.loads(bytes(refused.body))  # type: ignore[arg-type]
+    return orjson.loads(bytes(refused.body))
 
 
 def has_body(refused: Refused) -> bool:
@@ -115,6 +119,23 @@ def test_of_a_body_that_cannot_be_parsed_its_length_and_digest_are_noted(running
     assert not has_body(refused)
     assert (refused.size, refused.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert b"planted" not in read_records(running.world, running.world.topics.refused)[0].value
+
+
+@pytest.mark.parametrize(
+    ("headers", "content"),
+    [
+        ({"Content-Encoding": "gzip"}, b"planted, and no gzip"),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, b"data=%7B%7D&data=planted"),
+    ],
+    ids=["compressed", "form"],
+)
+def test_of_a_body_that_does_not_come_out_of_its_wrapping_too(
+    running: Running, headers: dict[str, str], content: bytes
+) -> None:
+    assert running.post(content, headers=headers).status_code == 400
+    [refused] = noted(running.world, 1)
+    assert not has_body(refused)
+    assert (refused.size, refused.sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
 @pytest.mark.parametrize("content", [b"1", b"null", b'"planted"', b"[1]", b'{"events":{"userId":"planted"}}'])
@@ -205,13 +226,34 @@ def test_a_refusal_is_answered_though_its_topic_is_not_there(tmp_path: Path) -> 
         accepted(running.post({"events": [view()]}), 1)
 
 
+def test_no_more_than_a_few_wait_for_a_log_that_does_not_answer() -> None:
+    class Silent:
+        """A log that never answers."""
+
+        async def put(self, organisation: str, line: bytes) -> None:
+            await asyncio.Event().wait()
+
+    async def flood() -> float:
+        refused = Refusals(cast(Enqueuer, Silent()), UserHasher(SECRET))
+        before = lost("full")
+        case = Case(FLOW, None, None, EVENTS, 1_700_000_000_000, too_large(), None, None)
+        for _ in range(MAX_WAITING + 10):
+            refused.note(case)
+            await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        return lost("full") - before
+
+    assert asyncio.run(flood()) == 10
+
+
 def test_the_worker_sets_it_aside_with_its_reason_and_the_accounts_add_up(store_url: str) -> None:
     engine = open_engine(store_url)
     organisation, _ = make_flows(engine, [1])
     received = 1_700_000_000_000
     refused = Refused(v=records.VERSION, org=organisation, received=received, route=EVENTS, reason="invalid", size=3)
     partitions = Partitions()
-    record = partitions.record(refused, refused)
+    record = partitions.record(*[records.encode(refused)] * 2)
     apply(engine, record)
     apply(engine, record)  # a replay of what is counted already
     with engine.connect() as connection:
