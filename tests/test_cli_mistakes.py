@@ -281,3 +281,14 @@ def _role(folder: Path, role: str, **settings: str) -> str:
     done = subprocess.run([PROGRAM, role], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     return done.stderr
+
+
+def test_a_step_of_another_flow_is_refused_and_no_flow_of_the_file_is_imported(zenstep: Zenstep) -> None:
+    organisation, other = zenstep.organisation(), zenstep.organisation("Birch")
+    zenstep("flow", "import", zenstep.file(FLOW), "--org", organisation)
+    fine, taken = ({**FLOW, "id": str(uuid.uuid4()), "steps": steps} for steps in ([], FLOW["steps"]))
+    refusal = zenstep.refuses("flow", "import", zenstep.file([fine, taken]), "--org", organisation)
+    assert refusal == f"step {ONE} of flow {taken['id']} is a step of flow {ONE} already"
+    assert [flow["flow_id"] for flow in zenstep.json("flow", "list", "--org", organisation)["flows"]] == [ONE]
+    zenstep("flow", "import", zenstep.file([FLOW, fine]), "--org", organisation)
+    zenstep("flow", "import", zenstep.file(taken), "--org", other)
