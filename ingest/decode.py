@@ -118,7 +118,7 @@ def _event(event: Event, organisation: str, received: int, hasher: UserHasher) -
         name=event.name,
         data=event.data,
         time=epoch_ms(event.timestamp),
-        url=without_query(event.url),
+        url=page_address(event.url),
     )
 
 
@@ -128,6 +128,13 @@ def epoch_ms(time: datetime | float | None) -> int | None:
     return int(time) if time is not None else None
 
 
-def without_query(url: str | None) -> str | None:
-    """Query strings and fragments carry tokens and addresses; they never leave the edge."""
-    return url.partition("?")[0].partition("#")[0] if url else None
+def page_address(url: str | None) -> str | None:
+    """Query string, fragment and user part carry tokens and names; they never leave the edge."""
+    if not url:
+        return None
+    page = url.partition("?")[0].partition("#")[0]
+    if "@" in page:
+        scheme, separator, rest = page.partition("//")
+        authority, slash, path = rest.partition("/")
+        page = scheme + separator + authority.rpartition("@")[2] + slash + path
+    return page

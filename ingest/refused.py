@@ -13,7 +13,7 @@ import msgspec
 
 from backends.log import LogError
 from ingest.answers import Refusal
-from ingest.decode import UserHasher, without_query
+from ingest.decode import UserHasher, page_address
 from ingest.enqueue import Enqueuer
 from schemas import records
 from schemas.events import MAX_EVENTS
@@ -138,5 +138,5 @@ class _Kept:
         if name == "userId":
             return self._hasher.hash(self._case.organisation, value) if isinstance(value, str) else None
         if isinstance(value, str):
-            return (without_query(value) or "")[:MAX_TEXT] if name == "url" or "://" in value else value[:MAX_TEXT]
+            return (page_address(value) or "")[:MAX_TEXT] if name == "url" or "://" in value else value[:MAX_TEXT]
         return value if isinstance(value, int | float) else None

@@ -10,7 +10,7 @@ import orjson
 
 from backends.store.small import Done, SmallReads
 from ingest.answers import invalid
-from ingest.decode import UserHasher, epoch_ms, without_query
+from ingest.decode import UserHasher, epoch_ms, page_address
 from ingest.durable import put
 from ingest.endpoint import Answer, Call
 from ingest.enqueue import Enqueuer
@@ -94,7 +94,7 @@ class SmallRoutes:
         step = call.path_id("id")
         flow = (await self._flows.with_step(call.key.organisation, step)).flow_of[step]
         said = _fingerprint.read(await call.body())
-        shared = _shared(call, said) | {"flow": flow, "step": step, "url": without_query(said.url)}
+        shared = _shared(call, said) | {"flow": flow, "step": step, "url": page_address(said.url)}
         content = msgspec.Raw(msgspec.json.encode(said.fingerprint))
         return await self._put(call, records.Fingerprint(**shared, fingerprint=content))
 
@@ -103,7 +103,7 @@ class SmallRoutes:
         step = call.path_id("id")
         flow = (await self._flows.with_step(call.key.organisation, step)).flow_of[step]
         said = _health.read(await call.body())
-        shared = _shared(call, said) | {"flow": flow, "step": step, "url": without_query(said.url)}
+        shared = _shared(call, said) | {"flow": flow, "step": step, "url": page_address(said.url)}
         return await self._put(call, records.Health(**shared, found=said.found))
 
     async def progress(self, call: Call) -> Answer:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.answers import Refusal
-from ingest.decode import UserHasher, decode
+from ingest.decode import UserHasher, decode, page_address
 from ingest.problems import too_deep
 from schemas import records
 from schemas.events import MAX_DATA_DEPTH, MAX_EVENT_BYTES
@@ -374,3 +374,20 @@ def test_no_answer_repeats_what_was_sent() -> None:
     with pytest.raises(Refusal) as refusal:
         decode(content)
     assert b"planted" not in refusal.value.body
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("https://app.example.org/a?token=secret#part", "https://app.example.org/a"),
+        ("https://ada:secret@app.example.org/a?b", "https://app.example.org/a"),
+        ("https://app.example.org/@ada", "https://app.example.org/@ada"),
+        ("//ada@app.example.org", "//app.example.org"),
+        ("/a/b?c", "/a/b"),
+        ("?token=secret", ""),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_of_a_page_only_its_place_is_kept(sent: str | None, kept: str | None) -> None:
+    assert page_address(sent) == kept
