@@ -179,19 +179,30 @@ def test_a_redis_that_refuses_the_password_or_writing_is_away(private_redis: Red
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
 def test_a_redis_that_is_gone_and_comes_back_is_used_again(
-    private_redis: Redis, how: str, monkeypatch: pytest.MonkeyPatch
+    private_redis: Redis, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(backends.limits.redis, "ANSWER_SECONDS", 5.0)  # a busy machine is no outage
 
     async def situation() -> None:
-        key, told = str(uuid.uuid4()), Told()
-        limiter = Limiter(FailoverLimits(RedisLimits(private_redis.url), MemoryLimits(), told.append, pause=0.05))
+        key, told, asked_in_vain = str(uuid.uuid4()), Told(), asyncio.Event()
+
+        class Noting(RedisLimits):
+            async def ping(self) -> None:
+                try:
+                    await super().ping()
+                except LimitsAway:
+                    asked_in_vain.set()
+                    raise
+
+        limiter = Limiter(FailoverLimits(Noting(private_redis.url), MemoryLimits(), told.append, pause=0.05))
         for outage in (1, 2):
             assert (await limiter.hit(f"{key}{outage}", 100)).remaining == 99
             assert not told.away()
             await asyncio.to_thread(getattr(private_redis, how))
             assert [(await limiter.hit(f"{key}{outage}", 100)).remaining for _ in range(3)] == [98, 97, 96]
             assert told.away()
+            await asyncio.wait_for(asked_in_vain.wait(), 30)
+            asked_in_vain.clear()
             await asyncio.to_thread(private_redis.start)
             await until(lambda: not told.away())
             # A Redis that has lost its counts begins anew.
@@ -199,4 +210,7 @@ def test_a_redis_that_is_gone_and_comes_back_is_used_again(
         assert told == [1, -1, 1, -1]
         await limiter.close()
 
-    asyncio.run(situation())
+    with caplog.at_level(logging.INFO, LOGGER):
+        asyncio.run(situation())
+    said = [record.message for record in caplog.records if record.name == LOGGER]
+    assert said == ["limits are counted by this process alone", "limits are counted together again"] * 2
