@@ -6,11 +6,13 @@ taken for a request.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service import metrics
 from service.framing import MAX_HEAD_BYTES, MAX_HEADERS, HeadTooLarge, body_length
 
 HEAD_SECONDS = 15.0
@@ -27,6 +29,10 @@ def _refusal(status: bytes, body: bytes) -> bytes:
 
 _TOO_LARGE = _refusal(b"431 Request Header Fields Too Large", b'{"error":"Request header fields too large"}')
 _BAD_REQUEST = _refusal(b"400 Bad Request", b'{"error":"Bad request"}')
+
+
+# uvicorn says so for each of them, so that anybody could fill the log; a metric counts them instead.
+logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Invalid HTTP request received.")
 
 
 class _Transport:
@@ -108,6 +114,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait(HEAD_SECONDS, self._no_head_came)
 
     def send_400_response(self, msg: str) -> None:
+        metrics.malformed_requests.inc()
         self._end_with(_BAD_REQUEST)
 
     def _unsupported_upgrade_warning(self) -> None:

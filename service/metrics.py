@@ -23,6 +23,9 @@ events_bot = Counter("zenstep_events_bot_total", "Accepted events of known bots:
 refusals = Counter(
     "zenstep_refusals_total", "Requests answered with an error, or given up by their client, by reason.", ["reason"]
 )
+malformed_requests = Counter(
+    "zenstep_malformed_requests_total", "Requests that are no HTTP. They are not logged: anybody could fill the log so."
+)
 refused_lost = Counter(
     "zenstep_refused_lost_total", "Refused requests that could not be noted in the topic of the refused.", ["reason"]
 )

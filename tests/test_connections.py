@@ -205,6 +205,21 @@ def test_what_is_no_http_is_a_400_in_the_documented_shape(running: Running, sent
         assert connection.closed()
 
 
+def test_what_is_no_http_is_counted_and_does_not_fill_the_log(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value("zenstep_malformed_requests_total") or 0
+
+    before = counted()
+    for _ in range(3):
+        with connected(running) as connection:
+            connection.send(b"no http at all\r\n\r\n")
+            assert connection.answer()[0] == 400
+    assert counted() == before + 3
+    assert caplog.records == []
+
+
 def test_a_body_whose_framing_breaks_is_a_400_and_reaches_nothing(running: Running) -> None:
     with connected(running) as connection:
         head = f"POST {EVENTS}?key={running.world.keys[0]} HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n"
