@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from schemas.events import MAX_EVENTS, Event, EventsRequest
 from schemas.jsonschema import portable, with_rules
 from schemas.limits import LIMITS, STRANGERS, WINDOW_SECONDS
 from schemas.openapi import answers
@@ -135,7 +136,12 @@ def _limit(op: Operation) -> str:
 
 
 def _body(op: Operation) -> dict[str, Any]:
-    schema = {"$ref": _REF.format(name=op.body.__name__)}
+    schema: dict[str, Any] = {"$ref": _REF.format(name=op.body.__name__)}
+    if op.body is EventsRequest:
+        one = {"$ref": _REF.format(name=Event.__name__)}
+        alone = {"allOf": [one, {"not": {"required": ["events"]}}]}
+        several = {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_EVENTS}
+        schema = {"anyOf": [schema, several, alone]}
     return {
         "required": op.body_required,
         "description": _BODY,
