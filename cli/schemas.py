@@ -18,7 +18,7 @@ from schemas.files import FOLDER, schema_files, stale, write
 )
 @command
 def schemas(check: bool, folder: Path) -> None:
-    """Write the JSON Schema of every request body and every kind of record."""
+    """Write the JSON Schemas of request bodies and of records."""
     made = schema_files()
     if check:
         old = stale(folder, made)
