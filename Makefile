@@ -16,8 +16,9 @@ demo: .venv/run
 dev: .venv/run
 	$(BIN)/zenstep dev
 
+# Two processes share the tests, a file at a time, each with servers of its own.
 test: .venv/dev
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 # The tests with servers from containers only; needs a Docker-compatible engine.
 test-containers: .venv/dev

@@ -1,8 +1,9 @@
 """Fixtures over the servers: `log_url` and `store_url` come in every kind, so that each suite runs on all of them."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,16 +16,31 @@ from tests.servers.postgres import Postgres
 from tests.servers.redis import Redis
 
 _servers = pytest.StashKey[Servers]()
+_notes = pytest.StashKey[list[str]]()
 _failed = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_servers] = Servers()
+    config.stash[_notes] = []
     config.stash[_failed] = True  # until the session ends well: a run that is broken off keeps its logs too
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    session.config.stash[_failed] = exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    config = session.config
+    config.stash[_failed] = exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    servers = config.stash[_servers]
+    if servers.summary():
+        config.stash[_notes] += servers.summary()
+        if config.stash[_failed]:
+            config.stash[_notes].append(f"their logs are kept in {servers.logs}")
+    if hasattr(config, "workeroutput"):  # one of several processes that share the tests
+        config.workeroutput["notes"] = config.stash[_notes]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    node.config.stash[_notes] += getattr(node, "workeroutput", {}).get("notes", [])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -32,12 +48,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
-    servers = config.stash[_servers]
-    terminalreporter.section("servers")
-    for line in servers.summary() or ["none was asked for"]:
+    terminalreporter.section("servers and notes")
+    for line in config.stash[_notes] or ["no server was asked for"]:
         terminalreporter.line(line)
-    if config.stash[_failed] and servers.summary():
-        terminalreporter.line(f"their logs are kept in {servers.logs}")
+
+
+@pytest.fixture
+def note(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Has a line printed at the end of the run."""
+    return pytestconfig.stash[_notes].append
 
 
 @pytest.fixture(scope="session")
