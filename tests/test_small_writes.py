@@ -92,7 +92,7 @@ def test_every_write_comes_through_the_worker(running: Stepping) -> None:
     topics = running.world.topics
     for record in read_records(running.world, topics.heartbeats) + read_records(running.world, topics.events):
         assert b"planted" not in record.value
-        assert b"ada" not in record.value
+        assert b"ada+" not in record.value  # a random id may have the letters alone
     lines = read_lines(running.world, topics.heartbeats)
     hashes = {line.user for line in lines if isinstance(line, Progress)}
     assert hashes == {UserHasher(SECRET).hash(running.flow.organisation, ADA), None}
