@@ -5,7 +5,7 @@ Made from the types by `zenstep schemas`; whoever reads a topic or writes a clie
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -20,14 +20,8 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def schema_files() -> dict[str, str]:
     """Their contents by name."""
     types = {f"request.{op.name}.json": op.body for op in OPERATIONS if op.body is not None}
-    types |= {f"record.{kind.__struct_config__.tag}.json": kind for kind in _kinds_of_record()}
+    types |= {f"record.{kind.__struct_config__.tag}.json": kind for kind in get_args(records.AnyLine)}
     return {name: _text(kind) for name, kind in sorted(types.items())}
-
-
-def _kinds_of_record() -> list[type[msgspec.Struct]]:
-    """Those with a tag, by which a reader tells them apart."""
-    structs = [kind for kind in vars(records).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
-    return [kind for kind in structs if kind.__struct_config__.tag is not None]
 
 
 def _text(kind: type) -> str:

@@ -40,36 +40,33 @@ class RecordEvent(msgspec.Struct, omit_defaults=True, kw_only=True):
     url: Annotated[str, msgspec.Meta(max_length=2048)] | None = None
 
 
-class Envelope(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="events"):
-    """An accepted POST /events: whose it is, when it was received, and its events."""
+class _Header(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind"):
+    """What every line begins with: its version, whose it is, when the edge received it, and its key's environment."""
 
     v: int
     org: Uuid
     received: EpochMs
     env: str | None = None
+
+
+class Envelope(_Header, kw_only=True, tag="events"):
+    """An accepted POST /events: whose it is, when it was received, and its events."""
+
     sent: ClientMs | None = None  # the client's clock when it sent, to correct `time` by
     bot: bool = False  # sent by a known bot
     events: list[RecordEvent]
 
 
-class Heartbeat(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="heartbeat"):
+class Heartbeat(_Header, kw_only=True, tag="heartbeat"):
     """A snippet saying that it is installed, with the host of the page it runs on where the browser told it."""
 
-    v: int
-    org: Uuid
-    received: EpochMs
-    env: str | None = None
     id: Uuid
     host: Annotated[str, msgspec.Meta(max_length=255)] | None = None
 
 
-class Progress(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="progress"):
+class Progress(_Header, kw_only=True, tag="progress"):
     """A person has done a step of a checklist, or has taken that back."""
 
-    v: int
-    org: Uuid
-    received: EpochMs
-    env: str | None = None
     id: Uuid
     flow: Uuid
     step: Uuid
@@ -79,13 +76,9 @@ class Progress(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind
     time: ClientMs | None = None
 
 
-class Fingerprint(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="fingerprint"):
+class Fingerprint(_Header, kw_only=True, tag="fingerprint"):
     """How to find the element of a step again: a JSON object that only the snippet understands."""
 
-    v: int
-    org: Uuid
-    received: EpochMs
-    env: str | None = None
     id: Uuid
     flow: Uuid
     step: Uuid
@@ -94,13 +87,9 @@ class Fingerprint(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="k
     url: Annotated[str, msgspec.Meta(max_length=2048)] | None = None
 
 
-class Health(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="health"):
+class Health(_Header, kw_only=True, tag="health"):
     """Whether the element of a step was on the page."""
 
-    v: int
-    org: Uuid
-    received: EpochMs
-    env: str | None = None
     id: Uuid
     flow: Uuid
     step: Uuid
@@ -120,13 +109,9 @@ class Detail(msgspec.Struct):
     message: str
 
 
-class Refused(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="refused"):
+class Refused(_Header, kw_only=True, tag="refused"):
     """A request of an organisation that the edge refused, and what may be kept of its body; see ingest/refused.py."""
 
-    v: int
-    org: Uuid
-    received: EpochMs
-    env: str | None = None
     route: str
     reason: Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,32}$")]
     details: list[Detail] = []
@@ -136,12 +121,13 @@ class Refused(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind"
 
 
 Line = Envelope | Heartbeat | OfStep
+AnyLine = Line | Refused
 
 _encoder = msgspec.json.Encoder()
-_decoder: msgspec.json.Decoder[Line | Refused] = msgspec.json.Decoder(Line | Refused)
+_decoder: msgspec.json.Decoder[AnyLine] = msgspec.json.Decoder(AnyLine)
 
 
-def encode(line: Line | Refused) -> bytes:
+def encode(line: AnyLine) -> bytes:
     """One line of a record, without its newline."""
     encoded = _encoder.encode(line)
     if b"\n" in encoded or b"\r" in encoded:
@@ -150,7 +136,7 @@ def encode(line: Line | Refused) -> bytes:
     return encoded
 
 
-def decode(line: bytes) -> Line | Refused:
+def decode(line: bytes) -> AnyLine:
     """Raises msgspec.DecodeError (with its ValidationError), UnicodeDecodeError or RecursionError on a poison line."""
     return _decoder.decode(line)
 

@@ -7,8 +7,6 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from schemas.tables import metadata
-
 ENVIRONMENT_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
 """The database is away, overloaded or gave up a lock: the same work may succeed later."""
 
@@ -101,8 +99,3 @@ def upsert(engine: sa.Engine | sa.Connection, table: sa.Table) -> "sa.dialects.p
     from sqlalchemy.dialects import sqlite
 
     return sqlite.insert(table)  # type: ignore[return-value]
-
-
-def create_tables(engine: sa.Engine) -> None:
-    """All tables at once, for a test that needs no migration history."""
-    metadata.create_all(engine)
