@@ -112,6 +112,8 @@ offsets = sa.Table(
     sa.Column("next_offset", sa.BigInteger, nullable=False),
     # What the log took up to this time (epoch ms) is counted.
     sa.Column("processed_through", sa.BigInteger, nullable=False),
+    # Which topic of that name it is, as the log tells topics apart; null until a worker has asked.
+    sa.Column("identity", sa.String(64)),
 )
 seen = sa.Table(
     "seen",
@@ -143,6 +145,7 @@ rejected = sa.Table(
     sa.Column("reason", sa.String(64), nullable=False),
     sa.Column("received_at", sa.BigInteger, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("replayed_at", sa.BigInteger),  # epoch ms; null where it was not put into its topic again
 )
 
 # What readers add up.
@@ -261,6 +264,26 @@ step_health_days = sa.Table(
     sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),  # days since 1970, UTC
     _count("found"),
     _count("missing"),
+)
+
+accepted = sa.Table(
+    "accepted",  # written by edges: cumulative sums, each edge its own rows, so that writing twice is writing once
+    metadata,
+    _organisation(),
+    sa.Column("edge", sa.String(36), primary_key=True),  # one run of one edge process
+    sa.Column("topic", sa.String(255), primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),  # -1 where it has none yet
+    # `acknowledged` by the log at once; `spooled`, safe on the edge's disk; `flushed` from there into the log.
+    sa.Column("outcome", sa.String(16), primary_key=True),
+    _count("events"),
+    sa.Column("at", sa.BigInteger, nullable=False),  # epoch ms of the last change
+)
+forgotten = sa.Table(
+    "forgotten",  # of these people nothing received before `at` is kept, also when a topic is read again
+    metadata,
+    _organisation(),
+    sa.Column("user_digest", sa.String(64), primary_key=True),  # SHA-256 of the user hash
+    sa.Column("at", sa.BigInteger, nullable=False),
 )
 
 horizon = sa.Table(

@@ -51,10 +51,22 @@ class Settings(BaseSettings):
     edge_port: int = Field(8080, ge=0, le=65535, description="Port the edge listens on.")
     edge_admin_port: int = Field(9101, ge=0, le=65535, description="The edge's port for /livez, /readyz, /metrics.")
     produce_timeout: float = Field(
-        10.0,
+        3.0,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds a request waits for the log's acknowledgement before it is a 503.",
+        description="Seconds a request waits for the log's acknowledgement before it is spooled, or a 503 without one.",
+    )
+    spool_path: str | None = Field(
+        None,
+        description="Folder of the edge's spool, one edge each, on a disk that outlives the process. "
+        "Requests are a 503 while the log is away without it.",
+    )
+    spool_max_bytes: int = Field(1024**3, ge=1024**2, description="Bytes the spool holds at most.")
+    spool_max_age: float = Field(
+        24 * 3600.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that the oldest spooled event may wait; the spool takes no more until it is flushed.",
     )
 
     trusted_proxies: str = Field(
@@ -64,6 +76,17 @@ class Settings(BaseSettings):
 
     worker_admin_port: int = Field(9102, ge=0, le=65535, description="The worker's port for /livez, /readyz, /metrics.")
     batch_records: int = Field(1000, ge=1, description="Records a worker takes into one transaction at most.")
+    poison_in_a_row: int = Field(
+        1000,
+        ge=1,
+        description="So many events in a row that no client can have caused to be set aside stop the worker.",
+    )
+    poison_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Such a share of the last 10,000 events or more, set aside for such a reason, stops the worker.",
+    )
 
     reader_host: str = Field("127.0.0.1", description="Address the reader listens on.")
     reader_port: int = Field(8081, ge=0, le=65535, description="Port the reader listens on.")

@@ -1,4 +1,4 @@
-"""The whole store as plain values, to be compared: sketches by what they say, without what the log's clock says."""
+"""What workers write as plain values, to be compared: sketches by what they say, without what the log's clock says."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from schemas import tables as t
 CATALOGUE = {
     *("organisations", "organisation_limits", "organisation_privacy", "snippet_keys", "members", "flows", "steps"),
 }
+PROOF = {"accepted", "forgotten"}
 COUNTED = {
     *("seen", "counts", "custom_events", "custom_names", "cohorts", "cohort_steps", "sketches", "sessions"),
     *("heartbeats", "checklist_progress", "step_fingerprints", "step_health", "step_health_days"),
@@ -25,7 +26,7 @@ def snapshot(engine: sa.Engine) -> dict[str, list[dict[str, Any]]]:
                 _plain(table.name, {str(k): v for k, v in row.items()}) for row in _rows(connection, table)
             ]
             for table in t.metadata.sorted_tables
-            if table.name not in CATALOGUE
+            if table.name not in CATALOGUE | PROOF
         }
 
 
@@ -44,8 +45,9 @@ def _plain(table: str, row: dict[str, Any]) -> dict[str, Any]:
     elif table == "step_fingerprints":
         row["fingerprint"] = row["fingerprint"].decode()
     elif table == "offsets":
-        del row["processed_through"]  # the log's clock
+        del row["processed_through"], row["identity"]  # the log's clock, and its own name for the topic
     elif table == "rejected":
+        del row["replayed_at"]
         row["body"] = row["body"].decode("latin-1")
         if row["reason"] == "unreadable":
             del row["received_at"]  # the log's clock

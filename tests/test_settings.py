@@ -25,6 +25,10 @@ WRONG = {
     "ZENSTEP_EDGE_PORT": ["-1", "65536", "planted"],
     "ZENSTEP_EDGE_ADMIN_PORT": ["planted"],
     "ZENSTEP_PRODUCE_TIMEOUT": ["0", "-1", "planted", "nan", "inf"],
+    "ZENSTEP_SPOOL_MAX_BYTES": ["0", "planted"],
+    "ZENSTEP_SPOOL_MAX_AGE": ["0", "nan", "planted"],
+    "ZENSTEP_POISON_IN_A_ROW": ["0", "planted"],
+    "ZENSTEP_POISON_SHARE": ["0", "1.1", "planted"],
     "ZENSTEP_TRUSTED_PROXIES": ["planted", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/8 planted", "10.0.0.0/8,planted"],
     "ZENSTEP_WORKER_ADMIN_PORT": ["planted"],
     "ZENSTEP_BATCH_RECORDS": ["0", "planted"],
@@ -55,7 +59,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_everything_has_a_default_but_the_secrets() -> None:
     settings = load()
     unset = {name for name in Settings.model_fields if getattr(settings, name) is None}
-    assert unset == {"user_hash_secret", "jwt_secret", "jwks_url", "jwt_issuer", "limits_url"}
+    assert unset == {"user_hash_secret", "jwt_secret", "jwks_url", "spool_path", "jwt_issuer", "limits_url"}
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
@@ -86,7 +90,7 @@ def test_what_is_set_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.log_url, settings.partitions, settings.edge_port) == ("kafka://one:9092,two:9092", 32, 1234)
 
 
-@pytest.mark.parametrize("name", ["user_hash_secret", "jwt_secret", "jwks_url", "jwt_issuer"])
+@pytest.mark.parametrize("name", ["user_hash_secret", "jwt_secret", "jwks_url", "spool_path", "jwt_issuer"])
 def test_a_setting_that_a_role_needs_is_asked_for_by_its_variable(name: str) -> None:
     with pytest.raises(SettingsError, match=f"^ZENSTEP_{name.upper()} is not set$"):
         load().require(name)
