@@ -90,7 +90,7 @@ def test_what_is_set_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.log_url, settings.partitions, settings.edge_port) == ("kafka://one:9092,two:9092", 32, 1234)
 
 
-@pytest.mark.parametrize("name", ["user_hash_secret", "jwt_secret", "jwks_url", "spool_path", "jwt_issuer"])
+@pytest.mark.parametrize("name", ["user_hash_secret", "jwt_secret", "jwks_url", "jwt_issuer"])
 def test_a_setting_that_a_role_needs_is_asked_for_by_its_variable(name: str) -> None:
     with pytest.raises(SettingsError, match=f"^ZENSTEP_{name.upper()} is not set$"):
         load().require(name)
