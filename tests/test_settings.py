@@ -27,11 +27,11 @@ WRONG = {
     "ZENSTEP_PRODUCE_TIMEOUT": ["0", "-1", "planted", "nan", "inf"],
     "ZENSTEP_SPOOL_MAX_BYTES": ["0", "planted"],
     "ZENSTEP_SPOOL_MAX_AGE": ["0", "nan", "planted"],
-    "ZENSTEP_POISON_IN_A_ROW": ["0", "planted"],
-    "ZENSTEP_POISON_SHARE": ["0", "1.1", "planted"],
     "ZENSTEP_TRUSTED_PROXIES": ["planted", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/8 planted", "10.0.0.0/8,planted"],
     "ZENSTEP_WORKER_ADMIN_PORT": ["planted"],
     "ZENSTEP_BATCH_RECORDS": ["0", "planted"],
+    "ZENSTEP_POISON_IN_A_ROW": ["0", "planted"],
+    "ZENSTEP_POISON_SHARE": ["0", "1.1", "planted"],
     "ZENSTEP_READER_PORT": ["planted"],
     "ZENSTEP_READER_ADMIN_PORT": ["planted"],
     "ZENSTEP_DASHBOARD_ORIGINS": [
