@@ -7,12 +7,13 @@ from backends.log.protocol import (
     LogUnavailable,
     OffsetOutOfRange,
     Producer,
+    Reader,
     Record,
     RecordTooLarge,
     TopicPartition,
     UnknownTopic,
 )
-from backends.log.select import open_admin, open_consumer, open_producer
+from backends.log.select import open_admin, open_consumer, open_producer, open_reader
 
 __all__ = [
     "Admin",
@@ -21,6 +22,7 @@ __all__ = [
     "LogUnavailable",
     "OffsetOutOfRange",
     "Producer",
+    "Reader",
     "Record",
     "RecordTooLarge",
     "TopicPartition",
@@ -28,4 +30,5 @@ __all__ = [
     "open_admin",
     "open_consumer",
     "open_producer",
+    "open_reader",
 ]

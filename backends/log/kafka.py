@@ -91,12 +91,16 @@ class KafkaLogAdmin:
         with translated():
             return {t["name"]: len(t["partitions"]) for t in self._client.describe_topics()}
 
-    def max_message_bytes(self, topic: str) -> int:
-        """The topic's own `max.message.bytes`."""
-        resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs=["max.message.bytes"])
+    def config(self, topic: str, *names: str) -> dict[str, str]:
+        """These settings of the topic, its own or the broker's."""
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs=list(names))
         with translated():
             described = self._client.describe_configs([resource], config_filter="all")
-        return int(described["topic"][topic]["max.message.bytes"]["value"])
+        return {name: str(described["topic"][topic][name]["value"]) for name in names}
+
+    def max_message_bytes(self, topic: str) -> int:
+        """The topic's own `max.message.bytes`."""
+        return int(self.config(topic, "max.message.bytes")["max.message.bytes"])
 
     def close(self) -> None:
         self._client.close()

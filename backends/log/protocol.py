@@ -98,6 +98,33 @@ class Consumer(Protocol):
         """Leaves the group at once, so that others take over without waiting for a time-out."""
 
 
+class Reader(Protocol):
+    """Reads any range of any partition, in no group: what it does moves nobody's offsets. Not thread safe."""
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions the topic has. Raises UnknownTopic, LogUnavailable."""
+
+    def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The first offset that is still there."""
+
+    def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset that the next record will have."""
+
+    def offset_at(self, partition: TopicPartition, epoch_ms: int) -> int:
+        """The offset of the first record that the log took at this time or later; the end where there is none."""
+
+    def read(self, partition: TopicPartition, offset: int, max_records: int) -> list[Record]:
+        """Up to so many records from this offset on, in order; none only at the end of the partition.
+
+        Raises OffsetOutOfRange for an offset before the beginning or behind the end, LogUnavailable.
+        """
+
+    def kept_ms(self, topic: str) -> int | None:
+        """How long a record of the topic may stay, at most; None where nothing removes it. Raises as `partitions`."""
+
+    def close(self) -> None: ...
+
+
 OnAssign = Callable[[list[TopicPartition]], Mapping[TopicPartition, int]]
 OnRevoke = Callable[[list[TopicPartition]], None]
 

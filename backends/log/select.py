@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from backends.log.protocol import Admin, Consumer, OnAssign, OnRevoke, Producer
+from backends.log.protocol import Admin, Consumer, OnAssign, OnRevoke, Producer, Reader
 
 
 def open_producer(url: str) -> Producer:
@@ -28,6 +28,18 @@ def open_consumer(url: str, group: str, topics: Sequence[str], on_assign: OnAssi
     from backends.log.sqlite_group import SqliteLogConsumer
 
     return SqliteLogConsumer(rest, group, topics, on_assign, on_revoke)
+
+
+def open_reader(url: str) -> Reader:
+    """Raises ValueError as `open_producer`."""
+    kind, rest = _split(url)
+    if kind == "kafka":
+        from backends.log.kafka_reader import KafkaLogReader
+
+        return KafkaLogReader(rest)
+    from backends.log.sqlite_reader import SqliteLogReader
+
+    return SqliteLogReader(rest)
 
 
 def open_admin(url: str) -> Admin:
