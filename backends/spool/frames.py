@@ -12,6 +12,7 @@ from typing import NamedTuple
 MAGIC = b"\xf5ZS\x01"
 _HEAD = struct.Struct(">4sII")  # magic, length, checksum
 _FIELDS = struct.Struct(">QIHH")  # at, events, lengths of topic and organisation
+HEAD_BYTES = _HEAD.size + _FIELDS.size
 MAX_PAYLOAD = 64 * 1024 * 1024
 
 
@@ -39,6 +40,14 @@ def encode(entry: Entry) -> bytes:
     fields = _FIELDS.pack(entry.at, entry.events, len(topic), len(organisation))
     payload = b"".join((fields, topic, organisation, entry.line))
     return _HEAD.pack(MAGIC, len(payload), _checksum(payload)) + payload
+
+
+def spooled_at(head: bytes) -> int | None:
+    """The time in a frame's first HEAD_BYTES; None where no frame begins there."""
+    if len(head) < HEAD_BYTES or not head.startswith(MAGIC):
+        return None
+    at: int = _FIELDS.unpack_from(head, _HEAD.size)[0]
+    return at
 
 
 def scan(content: bytes | memoryview, start: int = 0) -> Iterator[Found]:

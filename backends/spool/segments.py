@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from backends.spool.frames import Entry, Found, scan
+from backends.spool.frames import HEAD_BYTES, Entry, Found, scan, spooled_at
 
 _NAME = re.compile(r"\d{12}\.segment")
 
@@ -70,6 +70,12 @@ class Segment:
             file.seek(offset)
             content = file.read(self.size - offset)
         return [(offset + found.end, found.entry) for found in scan(content) if found.entry is not None]
+
+    def spooled_at(self, offset: int) -> int | None:
+        """When the entry there was spooled, without reading it all."""
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return spooled_at(file.read(HEAD_BYTES))
 
     def delete(self) -> None:
         self.close()

@@ -255,6 +255,5 @@ class Spool:
             offset = self._cursor.offset if segment.number == self._cursor.segment else 0
             if offset < segment.size:
                 with suppress(OSError):
-                    for _, entry in segment.read(offset)[:1]:
-                        return entry.at
+                    return segment.spooled_at(offset)
         return None
