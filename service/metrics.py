@@ -44,6 +44,9 @@ key_lookups = Counter("zenstep_key_lookups_total", "Look-ups of snippet keys, by
 flow_lookups = Counter(
     "zenstep_flow_lookups_total", "Look-ups of an organisation's flows, by what answered.", ["result"]
 )
+tally_errors = Counter(
+    "zenstep_tally_errors_total", "Writes of the edge's sums for the audit that the store did not take; they wait."
+)
 
 # The worker. Partitions are a few per topic, by the operator's own setting.
 events_consumed = Counter("zenstep_events_consumed_total", "Events taken from the log and accounted for.", ["topic"])
