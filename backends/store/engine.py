@@ -8,7 +8,35 @@ import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
 ENVIRONMENT_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
-"""The database is away, overloaded or gave up a lock: the same work may succeed later."""
+"""The database is away, full, overloaded or gave up a lock: the same work may succeed later.
+
+Engines opened here raise these for all that `is_environment` calls so, and for nothing else that has a SQLSTATE.
+"""
+
+# PostgreSQL's classes that are no fault of a value: the connection, a transaction that may not write (a standby),
+# rights, conflicts with other transactions, resources such as disk and memory, an operator at work, the system.
+_ENVIRONMENT_CLASSES = {"08", "25", "28", "3D", "3F", "40", "53", "55", "57", "58", "F0", "XX"}
+# No rights, no such table, column or object, a plan from before a migration: tables that are not as this release has
+# them, which no other value would mend.
+_ENVIRONMENT_STATES = {"42501", "42P01", "42703", "42704", "0A000"}
+
+# A worker frozen in mid-transaction holds its partitions' offsets; after this its successors go on without it.
+_IDLE_MS = 15_000
+
+
+def is_environment(error: BaseException) -> bool:
+    """Whether the database or the way to it is at fault, and not what was to be written.
+
+    Of SQLAlchemy's errors or a driver's own. What has no SQLSTATE is told by its type.
+    """
+    original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    state = getattr(original, "sqlstate", None)
+    if state:
+        return state[:2] in _ENVIRONMENT_CLASSES or state in _ENVIRONMENT_STATES
+    if type(original) is sqlite3.DatabaseError:  # the file is damaged, or no database
+        return True
+    unwrapped = (psycopg.OperationalError, psycopg.InterfaceError, sqlite3.OperationalError, sqlite3.InterfaceError)
+    return isinstance(original, unwrapped) or isinstance(error, ENVIRONMENT_ERRORS)
 
 
 def open_engine(url: str, pool_size: int = 5) -> sa.Engine:
@@ -49,25 +77,34 @@ def _postgres(url: sa.URL, pool_size: int) -> sa.Engine:
         connect_args={
             "connect_timeout": 5,
             "tcp_user_timeout": 10_000,  # ms: a server that vanished without a word is an error, not a wait for ever
-            "options": "-c synchronous_commit=on -c timezone=UTC",
+            "options": f"-c synchronous_commit=on -c timezone=UTC -c idle_in_transaction_session_timeout={_IDLE_MS}",
         },
     )
-
-    @sa.event.listens_for(engine, "handle_error", retval=True)
-    def missing_table(context: sa.engine.ExceptionContext) -> BaseException | None:
-        """Tables that are still to be made are no fault of the statement: as on SQLite, the store is not ready."""
-        original = context.original_exception
-        if not isinstance(original, psycopg.errors.UndefinedTable):
-            return None
-        return sa.exc.OperationalError(context.statement, None, original, hide_parameters=True)
-
+    sa.event.listen(engine, "handle_error", _sorted_out, retval=True)
     return engine
+
+
+def _sorted_out(context: sa.engine.ExceptionContext) -> BaseException | None:
+    """The drivers' types are not by whose fault it is: a standby is an InternalError, too long a key Operational."""
+    original, error = context.original_exception, context.sqlalchemy_exception
+    if not isinstance(original, psycopg.Error | sqlite3.Error) or not isinstance(error, sa.exc.DBAPIError):
+        return None
+    if is_environment(original):
+        kind: type[sa.exc.DBAPIError] = sa.exc.OperationalError
+    else:
+        kind = sa.exc.DataError
+    if isinstance(error, ENVIRONMENT_ERRORS) == is_environment(original):
+        return None
+    sorted_out = kind(context.statement, None, original, hide_parameters=True)
+    sorted_out.connection_invalidated = error.connection_invalidated
+    return sorted_out
 
 
 def _sqlite(url: str) -> sa.Engine:
     path = url.removeprefix("sqlite:///")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(url, connect_args={"timeout": 30}, hide_parameters=True)
+    sa.event.listen(engine, "handle_error", _sorted_out, retval=True)
 
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
