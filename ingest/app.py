@@ -9,9 +9,8 @@ from starlette.routing import BaseRoute
 from backends.store.small import SmallReads
 from ingest import decode
 from ingest.bots import is_bot
-from ingest.durable import put
+from ingest.durable import Durable
 from ingest.endpoint import Answer, Call, Operation, route
-from ingest.enqueue import Enqueuer
 from ingest.flows import FlowCache, FlowRoutes
 from ingest.gate import Gate
 from ingest.openapi import openapi_route
@@ -32,8 +31,8 @@ class Edge:
         self,
         gate: Gate,
         hasher: decode.UserHasher,
-        events: Enqueuer,
-        small: Enqueuer,
+        events: Durable,
+        small: Durable,
         refused: Refused,
         flows: FlowCache,
         store: SmallReads,
@@ -61,7 +60,7 @@ class Edge:
         if asked == "anonymous":
             anonymise(envelope)
         envelope.bot = is_bot(call.scope["headers"])
-        await put(self._events, call.key.organisation, records.encode(envelope))
+        await self._events.put(call.key.organisation, records.encode(envelope), len(request.events))
         metrics.events_accepted.inc(len(request.events))
         metrics.events_bot.inc(len(request.events) if envelope.bot else 0)
         return Answer(202, orjson.dumps({"accepted": len(request.events)}))
@@ -79,7 +78,7 @@ class Edge:
             id=uuid7(now),
             host=_page_host(call.scope["headers"]),
         )
-        await put(self._small, call.key.organisation, records.encode(beat))
+        await self._small.put(call.key.organisation, records.encode(beat))
         metrics.heartbeats_accepted.inc()
         return Answer(200, b'{"ok":true}')
 

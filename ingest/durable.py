@@ -1,15 +1,53 @@
-"""The promise behind every 2xx to a write: the log has it."""
+"""The promise behind every 2xx to a write: the log has it, or the disk."""
+
+import logging
+import time
 
 from backends.log import LogError, RecordTooLarge
+from backends.spool import Entry, SpoolError
 from ingest import answers
 from ingest.enqueue import Enqueuer
+from ingest.spooling import Spooling
+from ingest.tally import Tally
+from service import metrics
+
+log = logging.getLogger(__name__)
+
+NO_PARTITION = -1
 
 
-async def put(enqueuer: Enqueuer, organisation: str, line: bytes) -> None:
-    """Returns when the log has acknowledged. Raises a 413 Refusal, and a 503 where it is not known to be written."""
-    try:
-        await enqueuer.put(organisation, line)
-    except RecordTooLarge:
-        raise answers.too_large() from None
-    except LogError:
-        raise answers.unavailable("log_away") from None
+class Durable:
+    """For one topic. Without a spool what the log does not take is a 503."""
+
+    def __init__(self, enqueuer: Enqueuer, spooling: Spooling | None = None, tally: Tally | None = None) -> None:
+        self._enqueuer = enqueuer
+        self._spooling = spooling
+        self._tally = tally
+
+    async def put(self, organisation: str, line: bytes, events: int = 1) -> None:
+        """Returns when the log has acknowledged it, else when it is in the spool. Raises a 413 and a 503 Refusal.
+
+        A line whose fate in the log is not known is spooled too: where the log has it twice, it is counted once.
+        """
+        try:
+            await self._enqueuer.put(organisation, line, events)
+        except RecordTooLarge:
+            raise answers.too_large() from None
+        except LogError:
+            await self._spool(organisation, line, events)
+
+    async def _spool(self, organisation: str, line: bytes, events: int) -> None:
+        if self._spooling is None:
+            raise answers.unavailable("log_away") from None
+        topic, most = self._enqueuer.topic, self._enqueuer.max_bytes
+        if most is not None and len(line) > most:
+            raise answers.too_large() from None
+        try:
+            await self._spooling.put(Entry(topic, organisation, time.time_ns() // 1_000_000, events, line))
+        except SpoolError as error:
+            kind = type(error).__name__
+            metrics.spool_refused.labels(kind).inc()
+            log.warning("not spooled", extra={"kind": kind, "problem": str(error)})
+            raise answers.unavailable("spool") from None
+        if self._tally is not None:
+            self._tally.add(organisation, topic, NO_PARTITION, "spooled", events)

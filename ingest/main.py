@@ -14,19 +14,17 @@ from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from backends.limits import Limiter, open_limits
-from backends.log import LogError, Producer, open_producer
 from backends.store.catalog import Catalog, CatalogError, Key
 from backends.store.engine import open_engine, ping
 from backends.store.small import SmallReads
 from ingest.app import Edge, not_found_route
 from ingest.decode import UserHasher
-from ingest.enqueue import Enqueuer
 from ingest.flows import FlowCache, Flows, written_out
 from ingest.gate import Gate
 from ingest.keys import KeyCache
+from ingest.outbound import Outbound
 from ingest.reads import StoreReads
 from ingest.refused import Refused
-from schemas.topics import Topics
 from service import metrics
 from service.admin import AdminServer, Check, NeededAtStart
 from service.clients import Clients, networks
@@ -34,10 +32,6 @@ from service.serve import serve
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-
-RETRY_SECONDS = 1.0
-REFRESH_SECONDS = 60.0  # a topic that grew is noticed in this time
-CLOSE_SECONDS = 10.0
 
 
 class EdgeService:
@@ -49,15 +43,13 @@ class EdgeService:
         self._catalog = Catalog(engine)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="edge-store")
         self._reading = ThreadPoolExecutor(4, thread_name_prefix="edge-reads")
-        self._producer: Producer = open_producer(settings.log_url)
-        topics = Topics(settings.topic_prefix)
-        self._enqueuers = [Enqueuer(self._producer, topic, settings.produce_timeout) for topic in topics.all()]
-        events, small, refused = self._enqueuers
-        self._refused = Refused(refused, hasher)
+        self._outbound = Outbound(settings, engine)
+        self._refused = Refused(self._outbound.refused, hasher)
         self._limiter = Limiter(open_limits(settings.limits_url, metrics.limits_away.inc))
         clients = Clients(settings.require("user_hash_secret"), networks(settings.trusted_proxies))
         gate = Gate(KeyCache(self._find_key), self._limiter, clients)
         flows = FlowCache(self._find_flows)
+        events, small = self._outbound.events, self._outbound.small
         edge = Edge(gate, hasher, events, small, self._refused, flows, SmallReads(engine), StoreReads(self._reading))
         self._routes = edge.routes()
         self._not_found = not_found_route(gate)
@@ -68,32 +60,19 @@ class EdgeService:
 
     def checks(self) -> dict[str, Check]:
         """For /readyz. Without the store known keys go on, so that an edge which has had it stays ready."""
-        return {"log": self._log_problem, "store": NeededAtStart(partial(ping, self._engine))}
+        return {**self._outbound.checks(), "store": NeededAtStart(partial(ping, self._engine))}
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
-        connecting = asyncio.create_task(self._keep_connected())
+        self._outbound.start()
         try:
             yield
         finally:
-            connecting.cancel()
             await self._refused.close()
-            await asyncio.to_thread(self._producer.close, CLOSE_SECONDS)
+            await self._outbound.close()
             await self._limiter.close()
             for threads in (self._threads, self._reading):
                 threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _keep_connected(self) -> None:
-        while True:
-            for enqueuer in self._enqueuers:
-                try:
-                    await asyncio.to_thread(enqueuer.connect)
-                except LogError as error:
-                    log.warning("log not connected", extra={"problem": str(error)})
-                except Exception:  # this loop is the only way back
-                    log.exception("log not connected")
-            connected = all(enqueuer.connected for enqueuer in self._enqueuers)
-            await asyncio.sleep(REFRESH_SECONDS if connected else RETRY_SECONDS)
 
     async def _find_key(self, digest: str) -> Key | None:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._catalog.find_key, digest)
@@ -106,15 +85,6 @@ class EdgeService:
                 return None
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, found)
-
-    def _log_problem(self) -> str | None:
-        if not all(enqueuer.connected for enqueuer in self._enqueuers):
-            return "not connected yet"
-        try:
-            self._producer.ping(2.0)
-        except LogError as error:
-            return str(error) or "does not answer"
-        return None
 
 
 def run(settings: Settings) -> None:

@@ -11,9 +11,8 @@ import orjson
 from backends.store.small import Done, SmallReads
 from ingest.answers import invalid
 from ingest.decode import UserHasher, epoch_ms, page_address
-from ingest.durable import put
+from ingest.durable import Durable
 from ingest.endpoint import Answer, Call
-from ingest.enqueue import Enqueuer
 from ingest.flows import FlowCache, iso
 from ingest.form import Form
 from ingest.privacy import treatment
@@ -45,7 +44,7 @@ class SmallRoutes:
         self,
         flows: FlowCache,
         hasher: UserHasher,
-        log: Enqueuer,
+        log: Durable,
         take: Callable[[Call, EventsRequest], Awaitable[Answer]],
         store: SmallReads,
         reads: StoreReads,
@@ -127,7 +126,7 @@ class SmallRoutes:
         return Answer(200, orjson.dumps(answer), _NO_STORE)
 
     async def _put(self, call: Call, line: records.OfStep) -> Answer:
-        await put(self._log, call.key.organisation, records.encode(line))
+        await self._log.put(call.key.organisation, records.encode(line))
         metrics.small_accepted.labels(type(line).__name__.lower()).inc()
         return _accepted(1)
 

@@ -25,16 +25,27 @@ Check = Callable[[], str | None]
 """Returns None where all is well, else a few words on what is not."""
 
 
-class NeededAtStart:
-    """A check of what a process can go on without once it has had it: named when it is away, but no longer needed."""
+class Tolerated:
+    """A check of what a process can do without as long as `tolerates` says so: named when it is away, no more."""
 
-    def __init__(self, check: Check) -> None:
+    def __init__(self, check: Check, tolerates: Callable[[], bool]) -> None:
         self._check = check
-        self.was_well = False
+        self.tolerates = tolerates
 
     def __call__(self) -> str | None:
-        problem = self._check()
-        self.was_well = self.was_well or problem is None
+        return self._check()
+
+
+class NeededAtStart(Tolerated):
+    """A check of what a process can go on without once it has had it."""
+
+    def __init__(self, check: Check) -> None:
+        super().__init__(check, lambda: self._was_well)
+        self._was_well = False
+
+    def __call__(self) -> str | None:
+        problem = super().__call__()
+        self._was_well = self._was_well or problem is None
         return problem
 
 
@@ -71,7 +82,7 @@ class AdminServer:
             if problem is not None:
                 found[name] = problem
                 check = self._checks[name]
-                ready = ready and isinstance(check, NeededAtStart) and check.was_well
+                ready = ready and isinstance(check, Tolerated) and check.tolerates()
         return ready, found
 
     def close(self) -> None:

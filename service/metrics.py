@@ -40,6 +40,19 @@ produce_seconds = Histogram(
     "Seconds from handing a record to the log to its acknowledgement.",
     buckets=_FAST,
 )
+events_spooled = Counter("zenstep_events_spooled_total", "Events put onto the edge's disk since the log was away.")
+events_flushed = Counter("zenstep_events_flushed_total", "Spooled events that the log has acknowledged.")
+spool_refused = Counter("zenstep_spool_refused_total", "Requests that the spool could not take, by reason.", ["reason"])
+spool_set_aside = Counter(
+    "zenstep_spool_set_aside_total", "Spooled lines too large for their topic, kept in the spool's folder."
+)
+spool_append_seconds = Histogram(
+    "zenstep_spool_append_seconds", "Seconds of putting one group of lines onto the disk.", buckets=_FAST
+)
+spool_events = Gauge("zenstep_spool_events", "Events in the spool.")
+spool_bytes = Gauge("zenstep_spool_bytes", "Bytes of the spool on the disk.")
+spool_oldest_seconds = Gauge("zenstep_spool_oldest_seconds", "Age of the oldest event in the spool, else 0.")
+spool_damaged_bytes = Gauge("zenstep_spool_damaged_bytes", "Bytes of the spool that could not be read at the start.")
 key_lookups = Counter("zenstep_key_lookups_total", "Look-ups of snippet keys, by what answered.", ["result"])
 flow_lookups = Counter(
     "zenstep_flow_lookups_total", "Look-ups of an organisation's flows, by what answered.", ["result"]

@@ -18,6 +18,7 @@ from backends.spool.frames import Entry, encode
 from backends.spool.segments import Segment, existing
 
 SEGMENT_BYTES = 4 * 1024 * 1024
+SET_ASIDE = "set-aside.ndjson"
 PROBE_BYTES = 64 * 1024
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -146,11 +147,24 @@ class Spool:
                 self._appending.release()
         with suppress(OSError):
             fresh = self._folder / "cursor.new"
-            fresh.write_text(f"{position.segment} {position.offset}\n")
+            with fresh.open("w") as file:
+                file.write(f"{position.segment} {position.offset}\n")
+                file.flush()
+                os.fsync(file.fileno())
             fresh.replace(self._folder / "cursor")
         for segment in done:
             with suppress(OSError):
                 segment.delete()
+
+    def set_aside(self, entry: Entry) -> None:
+        """Keeps an entry that the log will never take in the file `set-aside.ndjson`. Raises SpoolError."""
+        try:
+            with (self._folder / SET_ASIDE).open("ab") as file:
+                file.write(entry.line + b"\n")
+                file.flush()
+                os.fdatasync(file.fileno())
+        except OSError as error:
+            raise SpoolError(f"cannot set a line aside: {error.strerror}") from error
 
     def status(self) -> Status:
         with self._lock:

@@ -1,0 +1,112 @@
+"""Everything behind a 2xx to a write: the log's producer, the spool for when it is away, and the sums for the audit.
+
+Beside the serving one task keeps the topics known, one flushes the spool, one writes the sums.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+import sqlalchemy as sa
+
+from backends.log import LogError, Producer, open_producer
+from backends.spool import Spool, SpoolError
+from ingest.durable import Durable
+from ingest.enqueue import Enqueuer
+from ingest.flush import Flusher
+from ingest.spooling import Spooling, observe
+from ingest.tally import Tally
+from schemas.topics import Topics
+from service.admin import Check, Tolerated
+from service.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+REFRESH_SECONDS = 60.0  # a topic that grew is noticed in this time
+FLUSH_SECONDS = 5.0
+CLOSE_SECONDS = 5.0
+
+
+class Outbound:
+    """Raises SettingsError where the spool's folder cannot be had."""
+
+    def __init__(self, settings: Settings, engine: sa.Engine) -> None:
+        self._spool = _open_spool(settings)
+        self._producer: Producer = open_producer(settings.log_url)
+        self._tally = Tally(engine)
+        self._spooling = Spooling(self._spool) if self._spool is not None else None
+        self._flusher = Flusher(self._spool, self._producer, self._tally) if self._spool is not None else None
+        topics = Topics(settings.topic_prefix)
+        events, small, self.refused = self._enqueuers = [
+            Enqueuer(self._producer, topic, settings.produce_timeout, self._tally) for topic in topics.all()
+        ]
+        self.events = Durable(events, self._spooling, self._tally)
+        self.small = Durable(small, self._spooling, self._tally)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """From the event loop that serves."""
+        self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(self._tally.run())]
+        if self._flusher is not None and self._spooling is not None:
+            self._tasks.append(asyncio.create_task(self._flusher.run(self._spooling.stored)))
+
+    async def close(self) -> None:
+        """When nothing more is put: gives the spool a moment to be flushed, and keeps what is left. Takes a bound."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._flusher is not None and self._spool is not None:
+            with suppress(TimeoutError, LogError, SpoolError):
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self._flusher.drain()
+            left = self._spool.status().events
+            if left:
+                log.warning("events stay in the spool", extra={"events": left})
+        await asyncio.to_thread(self._producer.close, CLOSE_SECONDS)
+        await self._tally.close()
+        if self._spooling is not None and self._spool is not None:
+            self._spooling.close()
+            self._spool.close()
+
+    def checks(self) -> dict[str, Check]:
+        """For /readyz: with a spool that takes requests the log may be away; while the log is there, the spool."""
+        spool = self._spool
+        if spool is None:
+            return {"log": self._log_problem}
+        return {
+            "log": Tolerated(self._log_problem, lambda: spool.problem() is None),
+            "spool": Tolerated(spool.problem, lambda: all(enqueuer.healthy for enqueuer in self._enqueuers)),
+        }
+
+    async def _keep_connected(self) -> None:
+        while True:
+            for enqueuer in self._enqueuers:
+                try:
+                    await asyncio.to_thread(enqueuer.connect)
+                except LogError as error:
+                    log.warning("log not connected", extra={"problem": str(error)})
+                except Exception:  # this loop is the only way back
+                    log.exception("log not connected")
+            healthy = all(enqueuer.healthy for enqueuer in self._enqueuers)
+            await asyncio.sleep(REFRESH_SECONDS if healthy else RETRY_SECONDS)
+
+    def _log_problem(self) -> str | None:
+        if not all(enqueuer.connected for enqueuer in self._enqueuers):
+            return "not connected yet"
+        try:
+            self._producer.ping(2.0)
+        except LogError as error:
+            return str(error) or "does not answer"
+        return None
+
+
+def _open_spool(settings: Settings) -> Spool | None:
+    if settings.spool_path is None:
+        return None
+    try:
+        spool = Spool(settings.spool_path, settings.spool_max_bytes, settings.spool_max_age)
+    except SpoolError as error:
+        raise SettingsError(f"ZENSTEP_SPOOL_PATH: {error}") from None
+    observe(spool)
+    return spool
