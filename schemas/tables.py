@@ -278,6 +278,15 @@ accepted = sa.Table(
     _count("events"),
     sa.Column("at", sa.BigInteger, nullable=False),  # epoch ms of the last change
 )
+pruned = sa.Table(
+    "pruned",  # how many rows of a table retention has removed, so that an audit still adds up
+    metadata,
+    _organisation(),
+    sa.Column("table", sa.String(16), primary_key=True),  # `seen`, `sessions` or `rejected`
+    sa.Column("topic", sa.String(255), primary_key=True),  # of `rejected`, else empty
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),  # of `rejected`, else -1
+    _count("removed"),
+)
 forgotten = sa.Table(
     "forgotten",  # of these people nothing received before `at` is kept, also when a topic is read again
     metadata,

@@ -11,7 +11,7 @@ from schemas import tables as t
 CATALOGUE = {
     *("organisations", "organisation_limits", "organisation_privacy", "snippet_keys", "members", "flows", "steps"),
 }
-PROOF = {"accepted", "forgotten"}
+PROOF = {"accepted", "forgotten", "pruned"}
 COUNTED = {
     *("seen", "counts", "custom_events", "custom_names", "cohorts", "cohort_steps", "sketches", "sessions"),
     *("heartbeats", "checklist_progress", "step_fingerprints", "step_health", "step_health_days"),
