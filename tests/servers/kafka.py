@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -55,26 +56,47 @@ def jars() -> Path:
 
 
 class LocalKafka:
-    """A process on this machine."""
+    """A process on this machine.
+
+    A broker tells its clients where to find it, so who is to come through a proxy needs a listener that says so: `via`
+    has the port of each such listener and the port of the proxy that is told instead.
+    """
 
     how = f"local process {VERSION}"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, port: int | None = None, via: Mapping[int, int] | None = None, heap: str = "512m"
+    ) -> None:
         self.log = folder / "kafka.log"
-        self.port = free_port()
+        self.port = port or free_port()
         self.servers = f"127.0.0.1:{self.port}"
         self._jars = jars()
+        self._heap = heap
         self._config = folder / "server.properties"
         self._process: subprocess.Popen[bytes] | None = None
         controller = free_port()
+        others = {f"VIA{number}": ports for number, ports in enumerate((via or {}).items())}
         settings = {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.servers}",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "listeners": ",".join(
+                [
+                    f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
+                    *(f"{name}://127.0.0.1:{listens}" for name, (listens, _) in others.items()),
+                ]
+            ),
+            "advertised.listeners": ",".join(
+                [
+                    f"PLAINTEXT://{self.servers}",
+                    *(f"{name}://127.0.0.1:{told}" for name, (_, told) in others.items()),
+                ]
+            ),
+            "listener.security.protocol.map": ",".join(
+                ["CONTROLLER:PLAINTEXT", "PLAINTEXT:PLAINTEXT", *(f"{name}:PLAINTEXT" for name in others)]
+            ),
+            "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": folder / "data",
             "offsets.topic.replication.factor": 1,
             "offsets.topic.num.partitions": 4,
@@ -106,8 +128,13 @@ class LocalKafka:
     def close(self) -> None:
         self.stop()
 
+    @property
+    def process(self) -> "subprocess.Popen[bytes] | None":
+        """None while it is stopped."""
+        return self._process
+
     def _java(self, *arguments: str) -> "subprocess.Popen[bytes]":
-        command = ["java", "-Xmx512m", "-cp", f"{self._jars}/*", *arguments]
+        command = ["java", f"-Xmx{self._heap}", "-cp", f"{self._jars}/*", *arguments]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log)
 

@@ -38,10 +38,10 @@ class Postgres(Protocol):
 class LocalPostgres:
     """Never as root: where the tests run as root, the server runs as `postgres`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int | None = None) -> None:
         self._folder = folder
         self.log = folder / "postgres.log"
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}"
         binaries = _binaries()
         self._as = "postgres" if os.geteuid() == 0 else None
@@ -78,6 +78,11 @@ class LocalPostgres:
 
     def close(self) -> None:
         self.stop()
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes] | None":
+        """The postmaster; None while it is stopped."""
+        return self._process
 
 
 class ContainerPostgres:
