@@ -1,7 +1,7 @@
 """A spooled line as bytes on a disk, with a checksum, and what can be read out of bytes that may be damaged. Pure.
 
 A frame is MAGIC, the length of what follows, the CRC-32 of that length and of what follows: time, events, topic,
-organisation, line. Integers are big-endian.
+organisation, line. Integers are big-endian. MAGIC begins with a byte that is in no UTF-8 text, and so in no line.
 """
 
 import struct
@@ -35,10 +35,12 @@ class Found(NamedTuple):
 
 
 def encode(entry: Entry) -> bytes:
-    """The frame of an entry."""
+    """The frame of an entry. Raises ValueError for one that could not be read again."""
     topic, organisation = entry.topic.encode(), entry.organisation.encode()
     fields = _FIELDS.pack(entry.at, entry.events, len(topic), len(organisation))
     payload = b"".join((fields, topic, organisation, entry.line))
+    if len(payload) > MAX_PAYLOAD:
+        raise ValueError(f"a line of {len(entry.line)} bytes is too large for the spool")
     return _HEAD.pack(MAGIC, len(payload), _checksum(payload)) + payload
 
 
@@ -50,21 +52,24 @@ def spooled_at(head: bytes) -> int | None:
     return at
 
 
-def scan(content: bytes | memoryview, start: int = 0) -> Iterator[Found]:
-    """What can be read, in order. Bytes between two whole frames are damage; bytes after the last are left out.
+def scan(content: bytes | memoryview) -> Iterator[Found]:
+    """What can be read, in order, and the damage between and after it. A torn tail is left out.
 
-    Those are a torn tail: a write that the process or the machine did not live to finish, and nobody was promised.
+    That is the beginning of a frame: a write that the process or the machine did not live to finish, and nobody was
+    promised.
     """
     view = memoryview(content)
-    at = start
+    at = 0
     while at < len(view):
         found = _frame(view, at)
         if found is None:
-            following = _next_frame(view, at + 1)
-            if following is None:
+            found = _next_frame(view, at + 1)
+            if found is not None:
+                yield Found(at, found.start, None)
+            elif _is_torn(view, at):
                 return
-            yield Found(at, following.start, None)
-            found = following
+            else:
+                found = Found(at, len(view), None)
         yield found
         at = found.end
 
@@ -91,10 +96,21 @@ def _frame(view: memoryview, start: int) -> Found | None:
     if _checksum(payload) != checksum:
         return None
     at, events, topic, organisation = _FIELDS.unpack_from(payload)
-    names = payload[_FIELDS.size :]
-    line = names[topic + organisation :]
-    entry = Entry(names[:topic].decode(), names[topic : topic + organisation].decode(), at, events, line)
+    names, line = payload[_FIELDS.size :], payload[_FIELDS.size + topic + organisation :]
+    try:
+        entry = Entry(names[:topic].decode(), names[topic : topic + organisation].decode(), at, events, line)
+    except UnicodeDecodeError:
+        return None
     return Found(start, begin + length, entry)
+
+
+def _is_torn(view: memoryview, start: int) -> bool:
+    """The rest is a frame's beginning, and no more of it."""
+    rest = len(view) - start
+    if rest < _HEAD.size:
+        return MAGIC.startswith(bytes(view[start : start + len(MAGIC)]))
+    magic, length, _ = _HEAD.unpack_from(view, start)
+    return bool(magic == MAGIC and _FIELDS.size <= length <= MAX_PAYLOAD and length > rest - _HEAD.size)
 
 
 def _checksum(payload: bytes) -> int:
