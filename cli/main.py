@@ -2,7 +2,7 @@
 
 import click
 
-from cli import demo, dev, flow, key, ledger, member, migrate, org, roles, schemas, settings, token, topics
+from cli import demo, dev, flow, key, ledger, member, migrate, org, rejected, roles, schemas, settings, token, topics
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,6 +24,7 @@ for entry in (
     flow.flow,
     member.member,
     ledger.ledger,
+    rejected.rejected,
     settings.settings,
     schemas.schemas,
     token.token,

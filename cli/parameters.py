@@ -1,6 +1,7 @@
 """Kinds of values that commands take: ids and names."""
 
 import unicodedata
+from datetime import UTC, date, datetime
 from typing import Any
 
 import click
@@ -34,8 +35,28 @@ class NameType(click.ParamType[str]):
         return str(value)
 
 
+class TimeType(click.ParamType[int]):
+    """An instant, epoch milliseconds from here on."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            at = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a time such as 2026-03-30T12:00:00Z or 2026-03-30", param, ctx)
+        if at.tzinfo is None:
+            if len(str(value)) > len(date.min.isoformat()):
+                self.fail(f"{value!r} needs an offset, such as Z or +02:00", param, ctx)
+            at = at.replace(tzinfo=UTC)  # a day begins at midnight UTC
+        return round(at.timestamp() * 1000)
+
+
 UUID = UuidType()
 NAME = NameType()
+TIME = TimeType()
 
 
 def name_problem(name: str) -> str | None:
