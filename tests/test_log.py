@@ -242,6 +242,24 @@ def test_keeping_alive_reads_nothing_and_loses_nothing(log_url: str, producer: P
         assert member.values() == [b"a", b"b", b"c"]
 
 
+def test_a_member_that_waits_is_given_the_partitions_of_one_that_leaves(
+    log_url: str, producer: Producer, topic: str
+) -> None:
+    group = f"g.{uuid.uuid4().hex}"
+    first, second = Member(log_url, topic, group), Member(log_url, topic, group)
+    until(lambda: len(first.assigned) > 0 and len(second.assigned) > 0, first, second)
+    produce(producer, topic, 0, b"a")
+    second.consumer.close()
+    for _ in range(4):  # as a worker whose store is away: it waits, tries, and waits again
+        first.failures = 1
+        first.consumer.keep_alive(1.0)
+        with suppress(LogUnavailable):
+            first.poll()
+    first.failures = 0
+    until(lambda: len(first.consumer.assignment()) == PARTITIONS and first.values() == [b"a"], first)
+    first.consumer.close()
+
+
 def test_commit_never_fails_the_reader(log_url: str, producer: Producer, topic: str) -> None:
     produce(producer, topic, 0, b"a")
     with closing(Member(log_url, topic, "g" + topic)) as member:

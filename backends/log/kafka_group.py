@@ -127,12 +127,13 @@ class KafkaLogConsumer:
         while (left := deadline - time.monotonic()) > 0:
             paused = list(client.assignment())
             client.pause(*paused)
-            positions = {tp: client.position(tp, timeout_ms=0) for tp in paused if TopicPartition(*tp) in self._held}
+            positions = {tp: _position(client, tp) for tp in paused if TopicPartition(*tp) in self._held}
             _resume_joining(client)
             with translated(), suppress(kafka_errors.NoOffsetForPartitionError):
                 for tp in client.poll(timeout_ms=int(min(left, KEEP_ALIVE_SECONDS) * 1000)):
-                    if positions.get(tp) is not None:
-                        client.seek(tp, positions[tp])
+                    position = positions.get(tp)
+                    if position is not None:
+                        client.seek(tp, position)
             client.resume(*client.paused())
 
     def close(self) -> None:
@@ -180,6 +181,14 @@ class KafkaLogConsumer:
                 self._client.seek(kafka.TopicPartition(*tp), offsets[tp])
             self._held |= self._unpositioned
             self._unpositioned = set()
+
+
+def _position(client: KafkaConsumer, partition: kafka.TopicPartition) -> int | None:
+    """Where it reads on. `KafkaConsumer.position` would look for committed offsets too, and fail for want of those of
+    partitions that were given to us a moment ago and wait for the store to be positioned.
+    """
+    state = client._subscription.assignment.get(partition)
+    return state.position.offset if state is not None and state.position is not None else None
 
 
 def _resume_joining(client: KafkaConsumer) -> None:
