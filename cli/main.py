@@ -2,7 +2,24 @@
 
 import click
 
-from cli import demo, dev, flow, key, ledger, member, migrate, org, rejected, roles, schemas, settings, token, topics
+from cli import (
+    audit,
+    demo,
+    dev,
+    flow,
+    key,
+    ledger,
+    member,
+    migrate,
+    org,
+    rejected,
+    replay,
+    roles,
+    schemas,
+    settings,
+    token,
+    topics,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,7 +41,9 @@ for entry in (
     flow.flow,
     member.member,
     ledger.ledger,
+    audit.audit,
     rejected.rejected,
+    replay.replay,
     settings.settings,
     schemas.schemas,
     token.token,
