@@ -2,13 +2,16 @@
 # make test    every test; those that need Kafka, PostgreSQL or Redis are skipped where it cannot be had
 # make dev     the whole system until Ctrl-C, for a page of yours
 # make up      the whole system on Kafka, PostgreSQL and Redis in containers; then make smoke, make down
+# make chaos   kills, freezes, cuts and fills a whole installation: ROUNDS=10 SEED=1; make chaos-sabotage shows it can fail
 # make lint    ruff, mypy --strict, import-linter
 PYTHON ?= python3
 BIN := .venv/bin
 COMPOSE ?= docker compose
+ROUNDS ?= 10
+SEED ?= 1
 export COMPOSE
 
-.PHONY: demo dev test test-containers lint format lock up down smoke clean
+.PHONY: demo dev test test-containers chaos chaos-sabotage lint format lock up down smoke clean
 
 demo: .venv/run
 	$(BIN)/zenstep demo
@@ -29,6 +32,13 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A failing round prints its seed and keeps its logs; a long run's result is kept with ARGS='--out bench/results/x.json'.
+chaos: .venv/dev
+	$(BIN)/python -m chaos --rounds $(ROUNDS) --seed $(SEED) $(ARGS)
+
+chaos-sabotage: .venv/dev
+	$(BIN)/pytest chaos $(ARGS)
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

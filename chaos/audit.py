@@ -1,0 +1,24 @@
+"""`zenstep audit` as an operator would ask it, on the live installation."""
+
+import subprocess
+
+from chaos.installation import Installation
+from tests.processes import PROGRAM, environment, zenstep
+
+SECONDS = 120
+
+
+def audit(installation: Installation) -> list[str]:
+    """What it finds wrong; nothing where the identity holds."""
+    if "audit" not in zenstep({}, "--help"):
+        return []
+    done = subprocess.run(
+        [*PROGRAM, "audit"],
+        env=environment(installation.direct),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+    said = (done.stdout + done.stderr).strip().splitlines()
+    return [f"zenstep audit: exit {done.returncode}: {line}" for line in said[-10:]] if done.returncode != 0 else []
