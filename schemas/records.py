@@ -4,11 +4,11 @@ Workers and replays read records of every release, so a field is only ever added
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
 
-from schemas.ids import UUID_PATTERN
+from schemas.ids import UUID_PATTERN, is_uuid
 
 EVENTS = "events"
 HEARTBEATS = "heartbeats"
@@ -19,7 +19,8 @@ Uuid = Annotated[str, msgspec.Meta(pattern=UUID_PATTERN)]
 UserHash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 EventType = Literal["view", "complete", "dismiss", "skip", "custom"]
 # 2020-01-01 to 2100-01-01: outside of it no edge of ours was running.
-EpochMs = Annotated[int, msgspec.Meta(ge=1_577_836_800_000, lt=4_102_444_800_000)]
+EARLIEST_MS, LATEST_MS = 1_577_836_800_000, 4_102_444_800_000
+EpochMs = Annotated[int, msgspec.Meta(ge=EARLIEST_MS, lt=LATEST_MS)]
 MAX_CLIENT_MS = 253_402_300_799_999  # the end of the year 9999
 ClientMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_CLIENT_MS)]
 
@@ -125,6 +126,30 @@ AnyLine = Line | Refused
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[AnyLine] = msgspec.json.Decoder(AnyLine)
+_KINDS = {kind.__struct_config__.tag for kind in get_args(AnyLine)}
+
+
+class _Peek(msgspec.Struct):
+    """What a line of any release has; what else it says of itself is taken where it is as expected."""
+
+    v: int
+    kind: str
+    org: Any = None
+    received: Any = None
+    events: Any = None
+
+
+_peeker = msgspec.json.Decoder(_Peek)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a poison line raises."""
+
+
+class Newer(NamedTuple):
+    """What can be told of a line of a newer release."""
+
+    organisation: str | None
+    received: int | None
+    events: int  # as many as it seems to have, at least 1
 
 
 def encode(line: AnyLine) -> bytes:
@@ -137,8 +162,25 @@ def encode(line: AnyLine) -> bytes:
 
 
 def decode(line: bytes) -> AnyLine:
-    """Raises msgspec.DecodeError (with its ValidationError), UnicodeDecodeError or RecursionError on a poison line."""
+    """Raises one of UNREADABLE on a poison line."""
     return _decoder.decode(line)
+
+
+def peek(line: bytes) -> Newer | None:
+    """Of a line that this release cannot read whether a newer one can: its version is later, or its kind unknown.
+
+    None for what is of no release.
+    """
+    try:
+        seen = _peeker.decode(line)
+    except UNREADABLE:
+        return None
+    if seen.v < VERSION or (seen.v == VERSION and seen.kind in _KINDS):
+        return None
+    known = isinstance(seen.org, str) and is_uuid(seen.org)
+    timed = type(seen.received) is int and EARLIEST_MS <= seen.received < LATEST_MS
+    events = len(seen.events) if isinstance(seen.events, list) else 1
+    return Newer(seen.org.lower() if known else None, seen.received if timed else None, max(1, events))
 
 
 def lines(value: bytes) -> Iterator[tuple[int, bytes]]:

@@ -84,6 +84,13 @@ environment_errors = Counter(
 )
 zombie_batches = Counter("zenstep_zombie_batches_total", "Batches not written because the offset had moved already.")
 
+records_redelivered = Counter(
+    "zenstep_records_redelivered_total", "Records that the log gave again though they were counted; passed over."
+)
+worker_stopped = Gauge(
+    "zenstep_worker_stopped", "Set to 1 where the worker has stopped until somebody looks, by reason.", ["reason"]
+)
+
 # The edge and the reader.
 limits_away = Gauge(
     "zenstep_limits_away",

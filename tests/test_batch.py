@@ -44,8 +44,8 @@ def whole_day(engine: sa.Engine, flow: Flow) -> dict[str, int]:
     return totals
 
 
-class Crash(Exception):
-    """What a test throws into a transaction."""
+class Crash(BaseException):
+    """What a test throws into a transaction: the end of the process, no error that could be handled."""
 
 
 class FailAt:

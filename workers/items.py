@@ -68,13 +68,17 @@ class Item(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """What will never be counted, why, and its bytes: a line that could be put into the topic as it is."""
+    """What this release will never count, why, and its bytes: a line that could be put into the topic as it is.
+
+    A whole line is one row of the store's `rejected`; the ledger accounts for all of its events.
+    """
 
     place: Place
     organisation: str
     reason: str
     received: int
     body: bytes
+    events: int = 1
 
 
 def read(batch: Iterable[Record]) -> tuple[list[Item], list[Rejection]]:
@@ -86,12 +90,14 @@ def read(batch: Iterable[Record]) -> tuple[list[Item], list[Rejection]]:
             place = Place(record.topic, record.partition, record.offset, number, WHOLE_LINE)
             try:
                 decoded = records.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                poison.append(Rejection(place, NIL, "unreadable", record.timestamp, line))
+            except records.UNREADABLE:
+                poison.append(_not_ours(place, line, record.timestamp))
                 continue
             organisation = decoded.org.lower()
             if decoded.v != records.VERSION:
-                poison.append(Rejection(place, organisation, "unknown_version", decoded.received, line))
+                reason = "newer_version" if decoded.v > records.VERSION else "unknown_version"
+                events = len(decoded.events) if isinstance(decoded, Envelope) else 1
+                poison.append(Rejection(place, organisation, reason, decoded.received, line, max(1, events)))
             elif isinstance(decoded, Refused):
                 poison.append(Rejection(place, organisation, f"refused:{decoded.reason}", decoded.received, line))
             elif isinstance(decoded, Envelope):
@@ -101,6 +107,15 @@ def read(batch: Iterable[Record]) -> tuple[list[Item], list[Rejection]]:
             else:
                 items.append(Item(place, organisation, decoded.id.lower(), decoded))
     return items, poison
+
+
+def _not_ours(place: Place, line: bytes, timestamp: int) -> Rejection:
+    """Parks a line of a newer release until this installation has it: replayed then, it counts."""
+    newer = records.peek(line)
+    if newer is None:
+        return Rejection(place, NIL, "unreadable", timestamp, line)
+    received = timestamp if newer.received is None else newer.received
+    return Rejection(place, newer.organisation or NIL, "newer_version", received, line, newer.events)
 
 
 def reject(item: Item, reason: str) -> Rejection:

@@ -103,6 +103,12 @@ class Transaction:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
 
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """What is written inside is undone on any exception; the rest of the transaction stays."""
+        with self._connection.begin_nested():
+            yield
+
     def move_offsets(self, moves: Iterable[Move]) -> None:
         """Compare and set. Raises OffsetMoved."""
         o = t.offsets.c
@@ -124,6 +130,14 @@ class Transaction:
             query = sa.select(c).where(c.in_(part)).order_by(c).with_for_update(key_share=True)
             found.update(self._connection.execute(query).scalars())
         return found
+
+    def forgotten(self, organisations: Iterable[str], persons: Iterable[str] = ()) -> list[tuple[str, str, int]]:
+        """Who was to be forgotten, in these organisations, or these persons in any: (organisation, digest, epoch ms)."""
+        f = t.forgotten.c
+        where = [f.organisation_id.in_(part) for part in _chunks(sorted(set(organisations)))]
+        where += [f.user_digest.in_(part) for part in _chunks(sorted(set(persons)))]
+        query = sa.select(f.organisation_id, f.user_digest, f.at)
+        return [(row[0], row[1], row[2]) for part in where for row in self._connection.execute(query.where(part)).all()]
 
     def horizon(self) -> int:
         """The first day whose ids are still kept (days since 1970)."""
