@@ -33,7 +33,7 @@ def extents(
         ends = reader.end_offsets(there) if there else {}
         for tp in there:
             found[tp] = _extent(tp, counted[tp].offset, rebuilt.get(tp, 0), beginnings[tp], ends[tp])
-    for tp in counted.keys() - found.keys():
+    for tp in sorted(counted.keys() - found.keys()):
         loss = f"the log has no {_name(tp)}, of which the workers have counted up to offset {counted[tp].offset}"
         found[tp] = Extent(0, 0, loss)
     return found

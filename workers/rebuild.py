@@ -131,7 +131,7 @@ class Rebuild:
         self, counted: Mapping[TopicPartition, Position], rebuilt: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, Extent]:
         found = extents(self._reader, counted, rebuilt)
-        lost = [extent.loss for extent in found.values() if extent.loss is not None]
+        lost = [extent.loss for _, extent in sorted(found.items()) if extent.loss is not None]
         if lost and not self._accept_loss:
             others = f"; the same is so of {len(lost) - 1} more partitions" if len(lost) > 1 else ""
             raise RebuildError(f"{lost[0]}. What was counted of it would be lost (--accept-loss){others}")
