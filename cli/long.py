@@ -37,10 +37,13 @@ class LongRun:
         """How many lines to do in one step, so that a rate is kept within a second."""
         return step if self._rate is None else max(1, min(step, int(self._rate)))
 
-    def done(self, lines: int) -> None:
-        """Says how many were done since the last call, and waits where that was faster than the rate."""
+    def done(self, lines: int, steps: int | None = None) -> None:
+        """Says how many were done since the last call, and waits where that was faster than the rate.
+
+        `steps` is by how many of the total that is, where it is not in lines.
+        """
         self._done += lines
-        self._progress.advance(self._task, lines)
+        self._progress.advance(self._task, lines if steps is None else steps)
         if self._rate is not None:
             self._stop.wait(max(0.0, self._started + self._done / self._rate - time.monotonic()))
 

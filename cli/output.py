@@ -91,12 +91,12 @@ def when(epoch_ms: int | None) -> str:
     return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def show(result: Any, as_json: bool, text: str) -> None:
-    """Prints the result as JSON, or the text."""
+def show(result: Any, as_json: bool, text: str, err: bool = False) -> None:
+    """Prints the result as JSON, or the text; with `err` where it does not mix with what a command prints."""
     if as_json:
         # The names of a row's columns are SQLAlchemy's own kind of str, which orjson takes for something else.
         text = orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode()
-    click.echo(text)
+    click.echo(text, err=err)
 
 
 def _first_line(error: BaseException | None) -> str:
