@@ -40,6 +40,8 @@ def fold(counted: Iterable[Counted]) -> SmallWrites:
             small.last_seen[page] = max(small.last_seen.get(page, 0), item.received)
         if not isinstance(line, Progress | Fingerprint | Health):
             continue
+        if isinstance(line, Progress) and line.user is None and line.anon is None:
+            continue  # its person was forgotten since
         row: Row = {
             "organisation_id": item.organisation,
             "flow_id": item.flow,

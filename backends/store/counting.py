@@ -132,7 +132,7 @@ class Transaction:
         return found
 
     def forgotten(self, organisations: Iterable[str], persons: Iterable[str] = ()) -> list[tuple[str, str, int]]:
-        """Who was to be forgotten, in these organisations, or these persons in any: (organisation, digest, epoch ms)."""
+        """Who is to be forgotten in these organisations, or these in any: (organisation, digest, epoch ms)."""
         f = t.forgotten.c
         where = [f.organisation_id.in_(part) for part in _chunks(sorted(set(organisations)))]
         where += [f.user_digest.in_(part) for part in _chunks(sorted(set(persons)))]
