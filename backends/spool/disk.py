@@ -6,7 +6,7 @@ from pathlib import Path
 
 def make_folder(folder: Path) -> None:
     """With those above it, so that no power cut takes them away."""
-    if not folder.is_dir():
+    if not folder.exists():
         make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
         sync_folder(folder.parent)
