@@ -5,6 +5,8 @@ for that record; whether the broker has it may still be unknown, which de-duplic
 """
 
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -19,6 +21,7 @@ from backends.log.protocol import LogError, LogUnavailable, RecordTooLarge, Unkn
 REQUEST_MS = 4_000
 DELIVERY_MS = 8_000
 CONNECT_MS = 4_000
+GROW_SECONDS = 10.0
 MAX_BUFFERED_BYTES = 32 * 1024 * 1024
 FRAMING_BYTES = 1024  # a record batch's header and the record's own fields
 
@@ -64,6 +67,11 @@ def translated() -> Iterator[None]:
         raise translate(error) from error
 
 
+def as_identity(topic_id: object) -> str | None:
+    """A topic's id as text; None of a broker before 2.8, whose topics have none."""
+    return str(topic_id) if topic_id and str(topic_id) != str(uuid.UUID(int=0)) else None
+
+
 class KafkaLogAdmin:
     """Makes and describes topics."""
 
@@ -90,6 +98,28 @@ class KafkaLogAdmin:
     def topics(self) -> dict[str, int]:
         with translated():
             return {t["name"]: len(t["partitions"]) for t in self._client.describe_topics()}
+
+    def identities(self) -> dict[str, str]:
+        with translated():
+            found = ((t["name"], t.get("topic_id")) for t in self._client.describe_topics())
+            return {name: identity for name, given in found if (identity := as_identity(given)) is not None}
+
+    def add_partitions(self, topic: str, total: int) -> bool:
+        has = self.topics().get(topic)
+        if has is None:
+            raise UnknownTopic(f"there is no topic {topic}: run zenstep topics create")
+        if has > total:
+            raise LogError(f"{topic} has {has} partitions already, and none can be taken away")
+        if has == total:
+            return False
+        with translated():
+            self._client.create_partitions({topic: total})
+        deadline = time.monotonic() + GROW_SECONDS
+        while self.topics().get(topic, 0) < total:
+            if time.monotonic() > deadline:
+                raise LogUnavailable(f"{topic} does not show its new partitions")
+            time.sleep(0.05)
+        return True
 
     def config(self, topic: str, *names: str) -> dict[str, str]:
         """These settings of the topic, its own or the broker's."""
@@ -129,7 +159,7 @@ class KafkaLogProducer:
                 limit = admin.max_message_bytes(topic) - FRAMING_BYTES
             finally:
                 admin.close()
-            _learn(client, topic)
+            _learn(client, topic, count)
         self._limits[topic] = limit
         return count
 
@@ -238,9 +268,19 @@ def _close(client: KafkaProducer) -> None:
     client.close(timeout=1)
 
 
-def _learn(client: KafkaProducer, topic: str) -> None:
-    """Waits for the topic's metadata. `partitions_for` would wait `max_block_ms`, which is 0 for the sake of `send`."""
+def _learn(client: KafkaProducer, topic: str, partitions: int = 1) -> None:
+    """Waits for the topic's metadata. `partitions_for` would wait `max_block_ms`, which is 0 for the sake of `send`.
+
+    Of a topic that grew the client knows the old number for minutes, and refuses the new partitions.
+    """
     client._wait_on_metadata(topic, CONNECT_MS)
+    deadline = time.monotonic() + CONNECT_MS / 1000
+    while len(client._metadata.partitions_for_topic(topic) or ()) < partitions:
+        answered = threading.Event()
+        client._metadata.request_update().add_both(lambda *_, answered=answered: answered.set())
+        client._sender.wakeup()
+        if not answered.wait(max(0.0, deadline - time.monotonic())):
+            raise LogUnavailable(f"{topic} does not show its {partitions} partitions")
 
 
 def _in_background(work: Callable[[], object]) -> None:

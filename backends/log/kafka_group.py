@@ -16,7 +16,7 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import OffsetAndMetadata
 
-from backends.log.kafka import COMMON, translated
+from backends.log.kafka import COMMON, REQUEST_MS, as_identity, translated
 from backends.log.protocol import LogUnavailable, OffsetOutOfRange, OnAssign, OnRevoke, Record, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -119,6 +119,17 @@ class KafkaLogConsumer:
         with translated():
             found = self._connect().end_offsets([kafka.TopicPartition(*tp) for tp in partitions])
         return {TopicPartition(*tp): offset for tp, offset in found.items()}
+
+    def identities(self) -> dict[str, str]:
+        """The metadata that is fetched for it lets kafka-python notice new partitions too."""
+        client = self._connect()
+        cluster = client._cluster
+        with translated():
+            if cluster.metadata_refresh_in_progress:  # asked for before this call, so it may answer with what was
+                client._net.run(client._manager.wait_for, cluster.request_update(), REQUEST_MS)
+            client._net.run(client._manager.wait_for, cluster.request_update(), REQUEST_MS)
+        found = {topic: as_identity(cluster.topic_id(topic)) for topic in self._topics}
+        return {topic: identity for topic, identity in found.items() if identity is not None}
 
     def keep_alive(self, seconds: float) -> None:
         """Polls with everything paused: heartbeats and rebalances go on, and nothing is read."""

@@ -91,6 +91,12 @@ class Consumer(Protocol):
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset that the next record will have."""
 
+    def identities(self) -> dict[str, str]:
+        """Which topic each of its names is at this moment: a topic made anew has another identity. Asks the log.
+
+        Without those that are not there, and without any on a log that does not tell. Raises LogUnavailable.
+        """
+
     def keep_alive(self, seconds: float) -> None:
         """Waits that long without reading, staying a member of the group, as a worker does while the store is away."""
 
@@ -137,5 +143,14 @@ class Admin(Protocol):
 
     def topics(self) -> dict[str, int]:
         """Every topic and its number of partitions."""
+
+    def identities(self) -> dict[str, str]:
+        """As of Consumer, for every topic."""
+
+    def add_partitions(self, topic: str, total: int) -> bool:
+        """Grows the topic to so many; False if it has as many already. Raises LogError where it has more.
+
+        The records that are there stay where they are. Raises UnknownTopic, LogUnavailable.
+        """
 
     def close(self) -> None: ...

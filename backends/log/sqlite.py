@@ -7,6 +7,7 @@ import queue
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -27,7 +28,7 @@ MAX_BUFFERED_BYTES = 32 * 1024 * 1024
 BUSY_SECONDS = 10.0
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS topics (topic TEXT PRIMARY KEY, partitions INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS topics (topic TEXT PRIMARY KEY, partitions INTEGER NOT NULL, identity TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ends (
     topic TEXT, partition INTEGER, next_offset INTEGER NOT NULL, timestamp INTEGER NOT NULL,
     first_offset INTEGER NOT NULL, PRIMARY KEY (topic, partition)) WITHOUT ROWID;
@@ -53,9 +54,20 @@ def connect(path: str) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.executescript(_SCHEMA)
+        _add_identities(connection)
     except (sqlite3.Error, OSError) as error:
         raise LogUnavailable(f"cannot open {path}: {error}") from error
     return connection
+
+
+def _add_identities(connection: sqlite3.Connection) -> None:
+    """For a file of a release whose topics had none."""
+    if any(column[1] == "identity" for column in connection.execute("PRAGMA table_info(topics)")):
+        return
+    with transaction(connection) as c:
+        if not any(column[1] == "identity" for column in c.execute("PRAGMA table_info(topics)")):
+            c.execute("ALTER TABLE topics ADD COLUMN identity TEXT")
+            c.execute("UPDATE topics SET identity = lower(hex(randomblob(16)))")
 
 
 class transaction:
@@ -95,12 +107,26 @@ class SqliteLogAdmin:
         with transaction(self._connection) as c:
             if c.execute("SELECT 1 FROM topics WHERE topic = ?", (topic,)).fetchone():
                 return False
-            c.execute("INSERT INTO topics VALUES (?, ?)", (topic, partitions))
+            c.execute("INSERT INTO topics VALUES (?, ?, ?)", (topic, partitions, uuid.uuid4().hex))
             c.executemany("INSERT INTO ends VALUES (?, ?, 0, 0, 0)", [(topic, p) for p in range(partitions)])
         return True
 
+    def add_partitions(self, topic: str, total: int) -> bool:
+        with transaction(self._connection) as c:
+            row = c.execute("SELECT partitions FROM topics WHERE topic = ?", (topic,)).fetchone()
+            if row is None:
+                raise UnknownTopic(f"there is no topic {topic}: run zenstep topics create")
+            if row[0] > total:
+                raise LogError(f"{topic} has {row[0]} partitions already, and none can be taken away")
+            c.execute("UPDATE topics SET partitions = ? WHERE topic = ?", (total, topic))
+            c.executemany("INSERT INTO ends VALUES (?, ?, 0, 0, 0)", [(topic, p) for p in range(row[0], total)])
+        return bool(row[0] < total)
+
     def topics(self) -> dict[str, int]:
         return dict(self._connection.execute("SELECT topic, partitions FROM topics").fetchall())
+
+    def identities(self) -> dict[str, str]:
+        return identities(self._connection)
 
     def delete_before(self, partition: TopicPartition, offset: int) -> None:
         """Retention: forgets the records below `offset`; reading them raises OffsetOutOfRange from then on."""
@@ -246,6 +272,14 @@ def _check_range(c: sqlite3.Connection, tp: TopicPartition, offset: int) -> None
     row = c.execute(query, tp).fetchone()
     if row is None or not row[0] <= offset <= row[1]:
         raise OffsetOutOfRange(f"{tp.topic}[{tp.partition}] has no offset {offset}")
+
+
+def identities(c: sqlite3.Connection) -> dict[str, str]:
+    """Of every topic. Raises LogUnavailable."""
+    try:
+        return dict(c.execute("SELECT topic, identity FROM topics").fetchall())
+    except sqlite3.Error as error:
+        raise LogUnavailable(str(error)) from error
 
 
 def bounds(c: sqlite3.Connection, partitions: Sequence[TopicPartition], column: str) -> dict[TopicPartition, int]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from backends.log.protocol import LogUnavailable, OnAssign, OnRevoke, Record, TopicPartition
-from backends.log.sqlite import bounds, connect, read, transaction
+from backends.log.sqlite import bounds, connect, identities, read, transaction
 
 SESSION_SECONDS = 10.0
 HEARTBEAT_SECONDS = 0.25
@@ -73,6 +73,10 @@ class SqliteLogConsumer:
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return bounds(self._connection, partitions, "next_offset")
+
+    def identities(self) -> dict[str, str]:
+        found = identities(self._connection)
+        return {topic: found[topic] for topic in self._topics if topic in found}
 
     def keep_alive(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
