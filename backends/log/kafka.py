@@ -4,11 +4,13 @@ kafka-python retries an idempotent append inside the client until the delivery t
 for that record; whether the broker has it may still be unknown, which de-duplication makes harmless.
 """
 
+import logging
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -18,9 +20,12 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from backends.log.protocol import LogError, LogUnavailable, RecordTooLarge, UnknownTopic
 
+log = logging.getLogger(__name__)
+
 REQUEST_MS = 4_000
 DELIVERY_MS = 8_000
 CONNECT_MS = 4_000
+STUCK_SECONDS = DELIVERY_MS / 1000 + 5.0
 GROW_SECONDS = 10.0
 MAX_BUFFERED_BYTES = 32 * 1024 * 1024
 FRAMING_BYTES = 1024  # a record batch's header and the record's own fields
@@ -34,8 +39,10 @@ COMMON: dict[str, Any] = {
 
 _TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 _FINAL = (kafka_errors.AuthorizationError, kafka_errors.UnsupportedVersionError, kafka_errors.KafkaConfigurationError)
-# After these the client's idempotent state is no longer the broker's: only a new producer goes on.
+# After these the client's idempotent state is no longer the broker's: only a new producer goes on. A record that ran
+# into the delivery timeout is one of them: kafka-python then gives its producer id up, and never asks for another.
 _BROKEN = (
+    kafka_errors.KafkaTimeoutError,
     kafka_errors.ProducerFencedError,
     kafka_errors.InvalidProducerEpochError,
     kafka_errors.OutOfOrderSequenceNumberError,
@@ -146,6 +153,7 @@ class KafkaLogProducer:
         self._client: KafkaProducer | None = None
         self._limits: dict[str, int] = {}  # bytes a record of the topic may have, by topic; the topics known
         self._buffered = 0
+        self._under_way: deque[tuple[float, Future[int]]] = deque()  # with the time by which it should have ended
         self._closed = False
 
     def partitions(self, topic: str) -> int:
@@ -175,6 +183,7 @@ class KafkaLogProducer:
 
     def produce(self, topic: str, partition: int, value: bytes) -> "Future[int]":
         done: Future[int] = Future()
+        self._replace_if_stuck()
         client = self._client
         if client is None or topic not in self._limits:
             done.set_exception(LogUnavailable("not connected"))
@@ -186,23 +195,27 @@ class KafkaLogProducer:
             room = not self._closed and self._buffered + len(value) <= MAX_BUFFERED_BYTES
             if room:
                 self._buffered += len(value)
+                self._under_way.append((time.monotonic() + STUCK_SECONDS, done))
         if not room:
             done.set_exception(LogUnavailable("closed" if self._closed else "the buffer is full"))
             return done
+        done.add_done_callback(lambda _: self._release(len(value)))
 
         def acknowledged(metadata: Any) -> None:
-            self._release(len(value))
-            done.set_result(metadata.offset)
+            with suppress(InvalidStateError):  # it was taken for stuck
+                done.set_result(metadata.offset)
 
         def failed(error: BaseException) -> None:
-            self._release(len(value))
-            self._replace_if_broken(client, topic, error)
+            self._replace_if_broken(client, error)
             known = translate(error)
             # The broker's "too large" takes every record under way with it, and it is not said whose it was.
-            done.set_exception(LogUnavailable(str(known)) if isinstance(known, RecordTooLarge) else known)
+            with suppress(InvalidStateError):
+                done.set_exception(LogUnavailable(str(known)) if isinstance(known, RecordTooLarge) else known)
 
         try:
             sent = client.send(topic, value, partition=partition)
+        except kafka_errors.KafkaTimeoutError as error:  # no metadata
+            done.set_exception(translate(error))
         except (kafka_errors.KafkaError, ValueError, OSError) as error:
             failed(error)
         else:
@@ -217,7 +230,7 @@ class KafkaLogProducer:
             self._closed = True
             client, self._client = self._client, None
         if client is not None:
-            client.close(timeout=timeout)
+            _close(client, timeout)
 
     def _connect(self) -> KafkaProducer:
         with self._connecting:
@@ -245,27 +258,51 @@ class KafkaLogProducer:
                 self._client = client
             return self._client
 
-    def _replace_if_broken(self, client: KafkaProducer, topic: str, error: BaseException) -> None:
-        """On kafka-python's own thread, so closing and connecting happen on another.
-
-        The idempotent producer ends for good not only when fenced: a batch that the broker calls too large does it too.
+    def _replace_if_broken(self, client: KafkaProducer, error: BaseException) -> None:
+        """The idempotent producer ends for good not only when fenced: a batch that the broker calls too large does it
+        too. On kafka-python's own thread, so closing and connecting happen on another.
         """
-        if not isinstance(error, _BROKEN + _TOO_LARGE):
-            return
+        if isinstance(error, _BROKEN + _TOO_LARGE):
+            self._replace(client)
+
+    def _replace_if_stuck(self) -> None:
+        """What the client has neither acknowledged nor given up long after its own timeout it never will."""
+        now = time.monotonic()
+        with self._lock:
+            while self._under_way and self._under_way[0][1].done():
+                self._under_way.popleft()
+            client = self._client
+            stuck = client is not None and bool(self._under_way) and self._under_way[0][0] < now
+            given_up = [done for _, done in self._under_way] if stuck else []
+            if stuck:
+                self._under_way.clear()
+        if stuck and client is not None:
+            log.error("the producer is stuck and replaced", extra={"records": len(given_up)})
+            self._replace(client)
+        for done in given_up:
+            with suppress(InvalidStateError):
+                done.set_exception(LogUnavailable("the producer is stuck"))
+
+    def _replace(self, client: KafkaProducer) -> None:
         with self._lock:
             if self._client is not client:
                 return
             self._client = None
-        _in_background(lambda: _close(client))
-        _in_background(lambda: self.partitions(topic))
+        _in_background(lambda: _close(client, 1.0))
+        _in_background(self._connect)
 
     def _release(self, size: int) -> None:
         with self._lock:
             self._buffered -= size
 
 
-def _close(client: KafkaProducer) -> None:
-    client.close(timeout=1)
+def _close(client: KafkaProducer, timeout: float) -> None:
+    """What is still under way then fails. kafka-python's close leaves its thread running where its flush times out."""
+    with suppress(kafka_errors.KafkaError):
+        client.close(timeout=timeout)
+        return
+    client._sender.force_close()
+    client._closed = True  # or it would wait once more when it is garbage
 
 
 def _learn(client: KafkaProducer, topic: str, partitions: int = 1) -> None:
