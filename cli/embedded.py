@@ -65,7 +65,7 @@ def run(settings: Settings, started: Callable[[], None]) -> None:
     edge = EdgeService(settings, engine)
     reader = ReaderService(settings, engine)
     worker = worker_main.create(settings, engine)
-    thread = threading.Thread(target=worker.run, name="worker")
+    thread = threading.Thread(target=worker_main.work, args=(worker,), name="worker")
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
@@ -74,7 +74,7 @@ def run(settings: Settings, started: Callable[[], None]) -> None:
             yield
 
     def worker_problem() -> str | None:
-        return worker.problem if thread.is_alive() else "has ended"
+        return worker.problem or (None if thread.is_alive() else "has ended")
 
     checks = edge.checks() | {"worker": worker_problem, "store": lambda: ping(engine)}
     admin = AdminServer(settings.admin_host, settings.edge_admin_port, checks)

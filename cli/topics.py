@@ -40,3 +40,33 @@ def _create(settings: Settings, made: dict[str, bool]) -> None:
                 made[topic] = admin.create_topic(topic, settings.partitions, settings.replication)
     finally:
         admin.close()
+
+
+@topics.command()
+@click.option("--partitions", required=True, type=click.IntRange(min=1), help="How many each topic is to have.")
+@json_option
+@command
+def grow(partitions: int, as_json: bool) -> None:
+    """Give the topics more partitions, while everything runs.
+
+    Edges and workers notice within a minute. None can be taken away again.
+    """
+    from contextlib import closing
+
+    from backends.log import open_admin
+    from backends.store.offsets import Offsets
+    from cli.output import store
+    from schemas.topics import Topics
+    from service.settings import load
+
+    settings = load()
+    stored = Offsets(store())
+    grown: dict[str, bool] = {}
+    with closing(open_admin(settings.log_url)) as admin:
+        has = admin.topics()
+        for topic in Topics(settings.topic_prefix).all():
+            # Before an event can be in a new partition, readers must know that there is one: they promise by it.
+            stored.enter(topic, range(has.get(topic, partitions), partitions))
+            grown[topic] = admin.add_partitions(topic, partitions)
+    lines = (f"{topic}: {partitions} partitions{'' if new else ' already'}" for topic, new in grown.items())
+    show({"topics": [{"topic": topic, "grown": new} for topic, new in grown.items()]}, as_json, "\n".join(lines))

@@ -9,21 +9,15 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from backends.log import OffsetOutOfRange, Producer, TopicPartition, open_admin, open_producer
-from backends.store.catalog import Flow
+from backends.log import Producer, open_admin, open_producer
 from backends.store.counting import Counting
 from backends.store.engine import open_engine
 from backends.store.migrate import migrate
 from backends.store.queries import Queries
-from schemas import records
-from schemas.ids import partition_of
 from tests.servers.kafka import Kafka
 from tests.servers.postgres import Postgres
-from tests.working import Working, until, working
-from tests.worlds import NOW, analytics, chosen_range, envelope, event, make_flows
-
-PARTITIONS = 4
-DAY = 86_400_000
+from tests.tenants import PARTITIONS, Tenants
+from tests.working import until, working
 
 
 @pytest.fixture
@@ -47,43 +41,6 @@ def producer(log_url: str, topic: str) -> Iterator[Producer]:
     opened.partitions(topic)
     yield opened
     opened.close(5)
-
-
-class Tenants:
-    """Organisations, enough for all partitions, and how many views each was sent."""
-
-    def __init__(self, engine: sa.Engine, producer: Producer, topic: str, number: int = 8) -> None:
-        self._engine = engine
-        self.producer = producer
-        self._topic = topic
-        self.flows: list[Flow] = [make_flows(engine, [1])[1][0] for _ in range(number)]
-        self.sent = 0
-
-    def send(self, each: int = 5) -> None:
-        """That many views of every organisation's flow, a record each."""
-        written = [
-            self.producer.produce(
-                self._topic,
-                partition_of(flow.organisation, PARTITIONS),
-                records.encode(envelope(flow.organisation, event(flow=flow.flow_id))),
-            )
-            for _ in range(each)
-            for flow in self.flows
-        ]
-        for done in written:
-            done.result(20)
-        self.sent += each
-
-    def counted(self) -> bool:
-        return Counting(self._engine).ledger().get("consumed", 0) == self.sent * len(self.flows)
-
-    def check(self) -> None:
-        """Every view is counted, each once."""
-        total = self.sent * len(self.flows)
-        assert Counting(self._engine).ledger() == {"consumed": total, "counted": total}
-        start = NOW // DAY * DAY
-        views = [analytics(self._engine, f, chosen_range(start, start + DAY))["totals"]["views"] for f in self.flows]
-        assert views == [self.sent] * len(self.flows)
 
 
 @pytest.fixture
@@ -137,17 +94,6 @@ def test_what_is_counted_is_promised_to_readers(log_url: str, topic: str, engine
             )
         )
         tenants.check()
-
-
-def test_an_offset_that_the_log_no_longer_has_stops_the_worker(
-    log_url: str, topic: str, engine: sa.Engine, tenants: Tenants
-) -> None:
-    tenants.send(1)
-    Counting(engine).offsets({TopicPartition(topic, p): 1000 for p in range(PARTITIONS)})
-    stuck = Working(engine, log_url, [topic], "g" + topic)
-    until(stuck.ended)
-    assert isinstance(stuck.error, OffsetOutOfRange)
-    assert Counting(engine).ledger() == {}
 
 
 def test_the_store_away_is_waited_for_and_then_everything_counts_once(

@@ -5,6 +5,7 @@ nothing to drain. The store's offsets are the truth; Kafka's are kept for the la
 """
 
 import logging
+import math
 import random
 import threading
 import time
@@ -13,16 +14,21 @@ from contextlib import suppress
 
 import sqlalchemy as sa
 
-from backends.log import Consumer, LogUnavailable, Record, TopicPartition
+from backends.log import Consumer, LogUnavailable, OffsetOutOfRange, Record, TopicPartition
 from backends.store.counting import Counting, OffsetMoved
 from backends.store.engine import ENVIRONMENT_ERRORS
+from backends.store.offsets import AnotherTopic, Offsets
 from service import metrics
+from workers import stops
 from workers.batch import Batches
+from workers.limit import Limit
+from workers.stops import STOPS
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 LAG_SECONDS = 1.0
+IDENTITY_SECONDS = 1.0
 BACKOFF = (0.2, 10.0)
 
 
@@ -34,13 +40,17 @@ class Worker:
         engine: sa.Engine,
         open_consumer: Callable[[Callable[..., Mapping[TopicPartition, int]], Callable[..., None]], Consumer],
         batch_records: int = 1000,
+        limit: Limit | None = None,
     ) -> None:
-        self._batches = Batches(engine)
+        self._batches = Batches(engine, limit)
         self._counting = Counting(engine)
+        self._offsets = Offsets(engine)
         self._batch_records = batch_records
         self._stopping = threading.Event()
         self._next: dict[TopicPartition, int] = {}
         self._reached: dict[TopicPartition, int] = {}
+        self._identities: dict[str, str] = {}
+        self._identities_at = 0.0
         self._lag_at = 0.0
         self._consumer = open_consumer(self._on_assign, self._on_revoke)
         self.problem: str | None = "starting"
@@ -50,7 +60,7 @@ class Worker:
         self._stopping.set()
 
     def run(self) -> None:
-        """Raises OffsetOutOfRange, and whatever is a fault of ours: both need somebody to look."""
+        """Raises one of STOPS, or whatever is a fault of ours: both need somebody to look."""
         failures = 0
         try:
             while not self._stopping.is_set():
@@ -62,13 +72,22 @@ class Worker:
                     failures = self._back_off("log", error, failures)
                 except ENVIRONMENT_ERRORS as error:
                     failures = self._back_off("store", error, failures)
+        except tuple(STOPS) as error:
+            self.problem = str(error)
+            metrics.worker_stopped.labels(STOPS[type(error)]).set(1)
+            raise
         finally:
             self._consumer.close()
 
     def _step(self) -> None:
-        batch = self._consumer.poll(POLL_SECONDS, self._batch_records)
+        try:
+            batch = self._consumer.poll(POLL_SECONDS, self._batch_records)
+        except OffsetOutOfRange as error:
+            # Where the log has the offset after all, it was not itself for a moment.
+            raise self._astray() or LogUnavailable(str(error)) from error
         batch = [r for r in batch if TopicPartition(r.topic, r.partition) in self._next]
         if batch:
+            self._check_identities(time.monotonic() - IDENTITY_SECONDS)
             self._apply(batch)
         if time.monotonic() - self._lag_at >= LAG_SECONDS or not batch:
             self._lag_at = time.monotonic()
@@ -105,9 +124,18 @@ class Worker:
                 self._consumer.seek(tp, self._next[tp])
 
     def _on_assign(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
+        identities = self._consumer.identities()
         beginning = self._consumer.beginning_offsets(partitions)
-        stored = self._counting.offsets({tp: beginning[tp] for tp in partitions})
+        try:
+            stored = self._offsets.begin({tp: beginning[tp] for tp in partitions}, identities)
+        except AnotherTopic as error:
+            raise stops.recreated(error) from error
         offsets = {tp: stored[tp] for tp in partitions}
+        astray = stops.astray(offsets, beginning, self._consumer.end_offsets(partitions))
+        if astray is not None:
+            raise astray
+        self._identities |= identities
+        self._identities_at = time.monotonic()
         self._next.update(offsets)
         metrics.partitions_assigned.set(len(self._next))
         log.info("partitions assigned", extra={"partitions": [f"{tp.topic}[{tp.partition}]" for tp in partitions]})
@@ -122,6 +150,26 @@ class Worker:
                     gauge.remove(tp.topic, str(tp.partition))
         metrics.partitions_assigned.set(len(self._next))
         log.info("partitions revoked", extra={"partitions": [f"{tp.topic}[{tp.partition}]" for tp in partitions]})
+
+    def _check_identities(self, since: float) -> None:
+        """Asks the log for them unless it was asked since then. What was read before is of the topic that it says.
+
+        A topic made anew while we read it would be read on from where the old one was.
+        """
+        if self._identities_at > since:
+            return
+        found = self._consumer.identities()
+        self._identities_at = time.monotonic()
+        for topic in sorted({tp.topic for tp in self._next}):
+            held = self._identities.get(topic)
+            if topic in found and held is not None and found[topic] != held:
+                raise stops.recreated(AnotherTopic(topic, held, found[topic]))
+
+    def _astray(self) -> Exception | None:
+        """What is to be said of an offset that the log does not have; None where meanwhile it has."""
+        self._check_identities(math.inf)
+        held = list(self._next)
+        return stops.astray(self._next, self._consumer.beginning_offsets(held), self._consumer.end_offsets(held))
 
     def _measure_lag(self) -> None:
         """Sets the lag gauges, and tells the store of partitions that are caught up as of before the question."""

@@ -38,7 +38,7 @@ class Queries:
             return list(connection.execute(query).mappings())
 
     def processed_through(self, organisation: str, topic: str) -> int | None:
-        """Epoch ms up to which every accepted event of the organisation is counted; None where nothing was ever read.
+        """Epoch ms up to which every accepted event of the organisation is counted; None where that is not known yet.
 
         Its records go to one partition of the topic; where the topic has grown, older ones may be in another.
         """
@@ -51,4 +51,4 @@ class Queries:
             where = (ledger.organisation_id == organisation, ledger.topic == topic)
             mine = set(connection.execute(sa.select(ledger.partition).where(*where).distinct()).scalars())
         mine.add(partition_of(organisation, max(through) + 1))
-        return min(int(through.get(partition, 0)) for partition in mine)
+        return min(int(through.get(partition, 0)) for partition in mine) or None
