@@ -27,7 +27,10 @@ Line = records.AnyLine | bytes
 
 
 class Installed:
-    """`flow` is published and of the first organisation, `later` is not in the catalogue yet."""
+    """`flow` is published and of the first organisation, `later` is not in the catalogue yet.
+
+    `variables` are put over the environment that commands get.
+    """
 
     def __init__(self, log_url: str, store_url: str) -> None:
         self.world: World = make_world(log_url, store_url)
@@ -36,6 +39,7 @@ class Installed:
         self.flow = self.new_flow()
         Catalog(self.engine).import_flow(self.flow)
         self.later = self.new_flow()
+        self.variables: dict[str, str] = {}
 
     @property
     def events(self) -> str:
@@ -110,7 +114,7 @@ class Installed:
     def run(self, *arguments: str, **given: Any) -> Result:
         """In this process."""
         variables = {f"ZENSTEP_{name.upper()}": str(value) for name, value in self.world.environment().items()}
-        return CliRunner(catch_exceptions=False).invoke(main, arguments, env=variables, **given)
+        return CliRunner(catch_exceptions=False).invoke(main, arguments, env=variables | self.variables, **given)
 
     def __call__(self, *arguments: str, **given: Any) -> str:
         result = self.run(*arguments, **given)
