@@ -166,7 +166,7 @@ def test_the_walk_through_does_what_it_says(shell: Shell) -> None:
         deadline = time.monotonic() + COUNTED_SECONDS
         printed = shell.run(block.text)
         # What only reads may be asked again: the worker counts in a moment, not at once.
-        reads = re.match(r"curl (?!.* -d )|TOKEN=|zenstep ledger", block.text, re.DOTALL) is not None
+        reads = re.match(r"curl (?!.* -d )|TOKEN=|zenstep (ledger|audit)", block.text, re.DOTALL) is not None
         while block.output and reads and difference(block.output, printed) and time.monotonic() < deadline:
             time.sleep(0.2)
             printed = shell.run(block.text)
