@@ -12,7 +12,9 @@ COPY . .
 RUN pip --python /opt/zenstep/bin/python install --no-deps --no-build-isolation --prefix /package .
 
 FROM python:3.11-slim-bookworm
-RUN useradd --uid 10001 --create-home --home-dir /var/lib/zenstep zenstep
+# A volume that is mounted on the spool's folder takes over its owner.
+RUN useradd --uid 10001 --create-home --home-dir /var/lib/zenstep zenstep \
+ && install --directory --owner zenstep --mode 0700 /var/lib/zenstep/spool
 # Two layers: the large one changes only with the lock file.
 COPY --from=dependencies /opt/zenstep /opt/zenstep
 COPY --from=package /package /opt/zenstep
