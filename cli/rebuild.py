@@ -34,7 +34,7 @@ def rebuild(compare: bool, restart: bool, accept_loss: bool, as_json: bool) -> N
     Edges, workers and readers go on meanwhile. Ctrl-C stops it; run again it goes on where it was. With --compare the
     exit code is 1 where the numbers differ.
     """
-    from backends.log import open_reader
+    from backends.log import open_admin, open_reader
     from backends.store.rebuild import RebuildError, open_beside
     from workers.limit import Limit
     from workers.rebuild import Interrupted, Rebuild
@@ -46,11 +46,14 @@ def rebuild(compare: bool, restart: bool, accept_loss: bool, as_json: bool) -> N
         context.call_on_close(beside.close)
         reader = open_reader(settings.log_url)
         context.call_on_close(reader.close)
+        admin = open_admin(settings.log_url)
+        context.call_on_close(admin.close)
         with _until_signal() as signals, Display() as display:
             run = Rebuild(
                 beside,
                 reader,
                 settings.batch_records,
+                admin.identities,
                 Limit(settings.poison_in_a_row, settings.poison_share),
                 accept_loss,
                 display.tell,

@@ -19,9 +19,12 @@ class Extent(NamedTuple):
 
 
 def extents(
-    reader: Reader, counted: Mapping[TopicPartition, Position], rebuilt: Mapping[TopicPartition, int]
+    reader: Reader,
+    identities: Mapping[str, str],
+    counted: Mapping[TopicPartition, Position],
+    rebuilt: Mapping[TopicPartition, Position],
 ) -> dict[TopicPartition, Extent]:
-    """Of every partition that workers have counted. Raises LogError."""
+    """Of every partition that workers have counted; `identities` are those of the log's topics. Raises LogError."""
     found: dict[TopicPartition, Extent] = {}
     for topic in sorted({tp.topic for tp in counted}):
         try:
@@ -32,18 +35,27 @@ def extents(
         beginnings = reader.beginning_offsets(there) if there else {}
         ends = reader.end_offsets(there) if there else {}
         for tp in there:
-            found[tp] = _extent(tp, counted[tp].offset, rebuilt.get(tp, 0), beginnings[tp], ends[tp])
+            start = rebuilt[tp].offset if tp in rebuilt else 0
+            anew = made_anew(counted[tp], identities.get(topic))
+            found[tp] = _extent(tp, counted[tp].offset, start, beginnings[tp], ends[tp], anew)
     for tp in sorted(counted.keys() - found.keys()):
         loss = f"the log has no {_name(tp)}, of which the workers have counted up to offset {counted[tp].offset}"
         found[tp] = Extent(0, 0, loss)
     return found
 
 
-def _extent(tp: TopicPartition, counted: int, rebuilt: int, beginning: int, end: int) -> Extent:
+def made_anew(known: Position, identity: str | None) -> bool:
+    """Whether the log's topic is another than the one that was meant, as far as both are known."""
+    return known.identity is not None and identity is not None and known.identity != identity
+
+
+def _extent(tp: TopicPartition, counted: int, rebuilt: int, beginning: int, end: int, anew: bool) -> Extent:
     start = max(rebuilt, beginning)
-    if end < counted:
-        loss = f"{_name(tp)} ends at offset {end}, but the workers have counted up to {counted}: it was made anew"
-        return Extent(min(start, end), end, loss)
+    if anew or end < counted:
+        loss = (
+            f"{_name(tp)} was made anew and ends at offset {end}; the workers have counted up to {counted} of another"
+        )
+        return Extent(min(start, end), min(end, counted), loss)
     if beginning > rebuilt:
         loss = f"{_name(tp)} begins at offset {beginning}: the log no longer has {rebuilt} to {beginning - 1}"
         return Extent(start, loss=loss)

@@ -19,10 +19,10 @@ from backends.store.compare import Difference, compare
 from backends.store.counting import Counting, OffsetMoved
 from backends.store.rebuild import Beside, Held, Occupied, Position, RebuildError
 from workers.batch import Batches
-from workers.extent import Extent, extents
+from workers.extent import Extent, extents, made_anew
 from workers.limit import Limit, TooMuchPoison
 
-FEW_RECORDS = 2_000  # no more are left to count when the workers are held back
+QUICK_SECONDS = 3.0  # so long, about, the workers are held back for what is left to count
 PATIENCE_SECONDS = 600.0
 PAUSE_SECONDS = (0.5, 10.0)
 TELL_SECONDS = 0.5
@@ -52,13 +52,17 @@ class Progress(NamedTuple):
 
 
 class Rebuild:
-    """One run. `tell` gets the progress and `say` sentences; it ends between two batches once `stopping` says so."""
+    """One run. `identities` are those of the log's topics now.
+
+    `tell` gets the progress and `say` sentences; it ends between two batches once `stopping` says so.
+    """
 
     def __init__(
         self,
         beside: Beside,
         reader: Reader,
         batch_records: int,
+        identities: Callable[[], Mapping[str, str]] = dict,
         limit: Limit | None = None,
         accept_loss: bool = False,
         tell: Callable[[Progress], None] = lambda progress: None,
@@ -69,6 +73,7 @@ class Rebuild:
         self._beside = beside
         self._reader = reader
         self._batch_records = batch_records
+        self._ask_identities = identities
         self._batches = Batches(beside.engine, limit)
         self._ledger = Counting(beside.engine).ledger
         self._accept_loss = accept_loss
@@ -77,6 +82,7 @@ class Rebuild:
         self._stopping = stopping
         self._patience = patience
         self._conditions: dict[str, str] = {}
+        self._identities: Mapping[str, str] = {}
         self._ends: dict[TopicPartition, int] = {}  # where the log has less than the workers have counted
         self._at: dict[TopicPartition, int] = {}
         self._reached: dict[TopicPartition, int] = {}  # the time of the last record read, epoch ms
@@ -105,21 +111,24 @@ class Rebuild:
     def _start(self, restart: bool) -> None:
         self._conditions = self._beside.conditions_now()
         conditions = self._conditions | {"program": _program()}
-        begun = self._beside.conditions()
+        self._identities = self._ask_identities()
+        begun, rebuilt = self._beside.conditions(), dict[TopicPartition, Position]()
         if begun is not None:
+            rebuilt = _by_partition(self._beside.positions())
             changed = [name for name, value in conditions.items() if begun.get(name) != value]
+            if any(made_anew(at, self._identities.get(tp.topic)) for tp, at in rebuilt.items()):
+                changed.append("topics")
             if restart or changed:
                 why = "as asked" if restart else _WHY_ANEW[changed[0]]
                 self._say(f"The rebuild that was begun is thrown away: {why}.")
-                begun = None
+                begun, rebuilt = None, {}
         self._beside.check()
         if begun is None:
             self._beside.throw_away()
-        rebuilt = {} if begun is None else self._beside.positions()
         counted = _by_partition(self._beside.live_positions())
         if not counted:
             raise RebuildError("nothing has been counted yet: there is nothing to rebuild")
-        found = self._extents_of(counted, {tp: at.offset for tp, at in _by_partition(rebuilt).items()})
+        found = self._extents_of(counted, rebuilt)
         if begun is None:
             self._beside.create(conditions)
         else:
@@ -128,9 +137,9 @@ class Rebuild:
         self._enter(found, counted)
 
     def _extents_of(
-        self, counted: Mapping[TopicPartition, Position], rebuilt: Mapping[TopicPartition, int]
+        self, counted: Mapping[TopicPartition, Position], rebuilt: Mapping[TopicPartition, Position]
     ) -> dict[TopicPartition, Extent]:
-        found = extents(self._reader, counted, rebuilt)
+        found = extents(self._reader, self._identities, counted, rebuilt)
         lost = [extent.loss for _, extent in sorted(found.items()) if extent.loss is not None]
         if lost and not self._accept_loss:
             others = f"; the same is so of {len(lost) - 1} more partitions" if len(lost) > 1 else ""
@@ -139,7 +148,7 @@ class Rebuild:
 
     def _enter(self, found: Mapping[TopicPartition, Extent], counted: Mapping[TopicPartition, Position]) -> None:
         there = {tp: extent for tp, extent in found.items() if extent.end != 0}
-        self._beside.move({tp: Position(extent.start, counted[tp].identity) for tp, extent in there.items()})
+        self._beside.move({tp: self._position(tp, extent.start, counted) for tp, extent in there.items()})
         self._at |= {tp: extent.start for tp, extent in there.items()}
         self._ends |= {tp: extent.end for tp, extent in found.items() if extent.end is not None}
 
@@ -170,13 +179,12 @@ class Rebuild:
                 return progress
 
     def _catch_up(self) -> None:
-        """Until a round had but few records to count."""
-        left = FEW_RECORDS + 1
-        while left > FEW_RECORDS:
-            live = self._beside.live_positions()
-            counted = _by_partition(live)
-            left = sum(max(0, self._end(tp, counted) - at) for tp, at in self._at.items())
-            self._follow(live)
+        """Until a round was a quick one."""
+        took = QUICK_SECONDS
+        while took >= QUICK_SECONDS:
+            began = time.monotonic()
+            self._follow(self._beside.live_positions())
+            took = time.monotonic() - began
 
     def _follow(self, live: Mapping[tuple[str, int], Position], held: Held | None = None) -> None:
         """Counts what the workers have counted up to these positions."""
@@ -189,12 +197,12 @@ class Rebuild:
                 raise Interrupted
             # By the time of the records, about as the workers had them, and not a partition after another.
             tp = min(left, key=lambda tp: self._reached.get(tp, 0))
-            self._count(tp, self._end(tp, counted), counted[tp].identity)
+            self._count(tp, self._end(tp, counted), counted)
             self._show(counted)
             if held is not None:
                 held.positions()
 
-    def _count(self, tp: TopicPartition, end: int, identity: str | None) -> None:
+    def _count(self, tp: TopicPartition, end: int, counted: Mapping[TopicPartition, Position]) -> None:
         start = self._at[tp]
         read = self._reader.read(tp, start, min(self._batch_records, end - start))
         batch = [record for record in read if record.offset < end]
@@ -208,8 +216,11 @@ class Rebuild:
                 raise RebuildError(str(error)) from error
             self._reached[tp] = batch[-1].timestamp
         else:  # a gap, as transactions and compaction leave them
-            self._beside.move({tp: Position(end, identity)})
+            self._beside.move({tp: self._position(tp, end, counted)})
             self._at[tp] = end
+
+    def _position(self, tp: TopicPartition, offset: int, counted: Mapping[TopicPartition, Position]) -> Position:
+        return Position(offset, self._identities.get(tp.topic, counted[tp].identity))
 
     def _end(self, tp: TopicPartition, counted: Mapping[TopicPartition, Position]) -> int:
         at = counted[tp].offset if tp in counted else 0

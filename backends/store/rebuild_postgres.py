@@ -4,6 +4,7 @@ The swap renames, it copies nothing, so it takes as long for a million rows as f
 for that moment. What it cannot have at once it does not wait for, since every reader would wait behind it.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -20,7 +21,17 @@ from schemas import tables as t
 LOCK_MS = 700
 # The wait for the workers' commits under way. Readers do not wait behind it.
 WORKERS_MS = 10_000
+# The wait for transactions that see the store as it was before. Nobody but the workers waits meanwhile.
+OLDER_SECONDS = 5.0
 
+# Whoever fixed what it sees before the last of the rebuild was committed would find less than that in the new tables.
+# Workers that wait for the holder of the lock look anew once they have it.
+_OLDER = """
+SELECT EXISTS (
+    SELECT FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
+    AND age(backend_xmin) > age(CAST(:now AS xid)) AND NOT :holder = ANY(pg_blocking_pids(pid))
+)
+"""
 _ALONE = 7305043
 _MIGRATING = 7305041  # see backends/store/migrate.py
 
@@ -112,7 +123,7 @@ class PostgresBeside(Beside):
             offsets = f"{quoted(self.live.schema)}.offsets"
             with _occupied(psycopg.errors.LockNotAvailable):
                 self._session.exec_driver_sql(f"LOCK TABLE {offsets} IN SHARE ROW EXCLUSIVE MODE")
-            yield _Held(self._session, self.live, self.beside, self._before)
+            yield _Held(self._session, self.live, self.beside, self._before, self.control)
 
     @contextmanager
     def snapshot(self) -> Iterator[sa.Connection]:
@@ -127,13 +138,17 @@ class PostgresBeside(Beside):
 
 
 class _Held(Held):
-    def __init__(self, connection: sa.Connection, live: Tables, beside: Tables, before: str) -> None:
+    def __init__(
+        self, connection: sa.Connection, live: Tables, beside: Tables, before: str, control: sa.Engine
+    ) -> None:
         super().__init__(connection, live, beside)
+        self._control = control
         self._before = before
 
     def swap(self) -> None:
         run = self.connection.exec_driver_sql
         live, beside, before = quoted(self.live.schema), quoted(self.beside.schema), quoted(self._before)
+        self._let_older_end()
         self._lock()
         names = _names(self.connection, self.live.schema)
         hangs = attached(self.connection, self.live.schema, names)
@@ -149,6 +164,18 @@ class _Held(Held):
         for name in _names(self.connection, self.beside.schema):
             run(f"ALTER TABLE {beside}.{name} SET SCHEMA {live}")
         give(self.connection, hangs, self.live.schema)
+
+    def _let_older_end(self) -> None:
+        now = sa.text("SELECT CAST(pg_current_xact_id() AS text) AS now, pg_backend_pid() AS holder")
+        values = dict(self.connection.execute(now).mappings().one())
+        deadline = time.monotonic() + OLDER_SECONDS
+        while True:
+            with self._control.begin() as connection:
+                if not connection.execute(sa.text(_OLDER), values).scalar():
+                    return
+            if time.monotonic() > deadline:
+                raise Occupied("a transaction that began earlier is still open")
+            time.sleep(0.02)
 
     def _lock(self) -> None:
         """All or none: what was had is let go by the transaction's end."""
