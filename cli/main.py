@@ -21,6 +21,7 @@ from cli import (
     roles,
     schemas,
     settings,
+    spool,
     token,
     topics,
 )
@@ -52,6 +53,7 @@ for entry in (
     rebuild.rebuild,
     replay.replay,
     forget.forget,
+    spool.spool,
     settings.settings,
     schemas.schemas,
     token.token,

@@ -23,12 +23,16 @@ Events = dict[tuple[str, str, int], int]
 
 
 class Flusher:
-    """For one spool. A batch is forgotten when the log has all of it; until then it is put in again, ids and all."""
+    """For one spool. A batch is forgotten when the log has all of it; until then it is put in again, ids and all.
+
+    `set_aside` is how many lines were too large for their topic, `events_set_aside` how many events are in them.
+    """
 
     def __init__(self, spool: Spool, producer: Producer, tally: Tally | None = None) -> None:
         self._spool = spool
         self._producer = producer
         self._tally = tally
+        self.set_aside = self.events_set_aside = 0
 
     async def run(self, stored: asyncio.Event) -> None:
         """For ever: drains whenever there is something, and waits where the log or the disk does not do it."""
@@ -80,12 +84,11 @@ class Flusher:
         """What the log now has. Raises LogError."""
         lines: dict[Place, list[bytes]] = {}
         events: Events = {}
+        too_large: list[Entry] = []
         for entry in entries:
             partitions, most = routes[entry.topic]
             if len(entry.line) > most:
-                await asyncio.to_thread(self._spool.set_aside, entry)
-                metrics.spool_set_aside.inc()
-                log.error("spooled line is too large for its topic and set aside", extra={"topic": entry.topic})
+                too_large.append(entry)
                 continue
             partition = partition_of(entry.organisation, partitions)
             lines.setdefault((entry.topic, partition), []).append(entry.line)
@@ -101,4 +104,10 @@ class Flusher:
                 raise outcome
             if isinstance(outcome, BaseException):
                 raise LogUnavailable(type(outcome).__name__) from outcome
+        for entry in too_large:  # only now: until the batch is in the log, it is put in again and again
+            await asyncio.to_thread(self._spool.set_aside, entry)
+            self.set_aside += 1
+            self.events_set_aside += entry.events
+            metrics.spool_set_aside.inc()
+            log.error("spooled line is too large for its topic and set aside", extra={"topic": entry.topic})
         return events
