@@ -177,6 +177,7 @@ def test_nothing_doubles_while_workers_count_and_days_go(world: World) -> None:
             for start in range(0, len(events), 12):
                 record = log.record(envelope(world.organisation, *events[start : start + 12]))
                 apply(world.engine, record, batches=batches)
+                assert world.holds(), "in the middle of it too"
             rounds += 1
             return rounds >= 3 and (errors != [] or "rejected:too_old" in world.ledger())
 
