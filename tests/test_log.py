@@ -1,6 +1,7 @@
 """The log's contract, held by both implementations: one suite, run on SQLite and on Kafka."""
 
 import itertools
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -22,8 +23,10 @@ from backends.log import (
     open_admin,
     open_consumer,
     open_producer,
+    open_reader,
 )
 from tests.servers.kafka import Kafka
+from tests.servers.ports import free_port
 
 PARTITIONS = 4
 ENOUGH_SECONDS = 40.0
@@ -287,6 +290,7 @@ def test_kafka_away_then_back_is_an_error_and_then_none(private_kafka: Kafka) ->
     offset = None
     while offset is None and time.monotonic() < deadline:
         with suppress(LogUnavailable):
+            producer.partitions("bounced")  # as an edge does until all is well
             offset = producer.produce("bounced", 0, b"after").result(30)
     assert offset is not None and offset >= 1
     producer.close(5)
@@ -308,6 +312,22 @@ def test_kafka_away_at_the_start_fails_at_once_and_is_found_later(private_kafka:
     assert producer.partitions("late") == 1
     assert produce(producer, "late", 0, b"y") == [0]
     producer.close(5)
+
+
+def test_a_kafka_that_cannot_be_reached_leaves_no_thread_behind() -> None:
+    url = f"kafka://127.0.0.1:{free_port()}"
+    before = set(threading.enumerate())
+    producer, member = open_producer(url), Member(url, "t", "g")
+    for refused in (
+        lambda: open_admin(url),
+        lambda: open_reader(url),
+        lambda: producer.partitions("t"),
+        lambda: producer.ping(0.5),
+        member.poll,
+    ):
+        with pytest.raises(LogUnavailable):
+            refused()
+    assert set(threading.enumerate()) - before == set()
 
 
 def test_the_partitions_of_a_dead_member_move_when_its_lease_is_over(tmp_path: Path) -> None:

@@ -74,6 +74,18 @@ def translated() -> Iterator[None]:
         raise translate(error) from error
 
 
+def open_client(kind: Any, servers: str, **options: Any) -> Any:
+    """A client of kafka-python's. Where it cannot connect, its constructor would leave its thread running for ever."""
+    client = kind.__new__(kind)
+    try:
+        client.__init__(bootstrap_servers=servers.split(","), **COMMON | options)
+    except BaseException:
+        if network := getattr(client, "_client", None):
+            network.close()
+        raise
+    return client
+
+
 def as_identity(topic_id: object) -> str | None:
     """A topic's id as text; None of a broker before 2.8, whose topics have none."""
     return str(topic_id) if topic_id and str(topic_id) != str(uuid.UUID(int=0)) else None
@@ -84,7 +96,7 @@ class KafkaLogAdmin:
 
     def __init__(self, servers: str) -> None:
         with translated():
-            self._client = KafkaAdminClient(bootstrap_servers=servers.split(","), **COMMON)
+            self._client = open_client(KafkaAdminClient, servers)
 
     def create_topic(self, topic: str, partitions: int, replication: int) -> bool:
         """See Admin. The broker stamps records as it appends them, so that their times never fall."""
@@ -177,9 +189,9 @@ class KafkaLogProducer:
 
     def ping(self, timeout: float) -> None:
         with translated():
-            options = COMMON | {"bootstrap_timeout_ms": int(timeout * 1000), "request_timeout_ms": int(timeout * 1000)}
-            client = KafkaAdminClient(bootstrap_servers=self._servers.split(","), **options)
-            client.close()
+            patience = int(timeout * 1000)
+            options = {"bootstrap_timeout_ms": patience, "request_timeout_ms": patience}
+            open_client(KafkaAdminClient, self._servers, **options).close()
 
     def produce(self, topic: str, partition: int, value: bytes) -> "Future[int]":
         done: Future[int] = Future()

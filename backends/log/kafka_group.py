@@ -16,7 +16,7 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import OffsetAndMetadata
 
-from backends.log.kafka import COMMON, REQUEST_MS, as_identity, translated
+from backends.log.kafka import REQUEST_MS, as_identity, open_client, translated
 from backends.log.protocol import LogUnavailable, OffsetOutOfRange, OnAssign, OnRevoke, Record, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -156,8 +156,9 @@ class KafkaLogConsumer:
     def _connect(self) -> KafkaConsumer:
         if self._client is None:
             with translated():
-                client = KafkaConsumer(
-                    bootstrap_servers=self._servers.split(","),
+                client = open_client(
+                    KafkaConsumer,
+                    self._servers,
                     group_id=self._group,
                     enable_auto_commit=False,
                     auto_offset_reset="none",
@@ -169,7 +170,6 @@ class KafkaLogConsumer:
                     metadata_max_age_ms=30_000,
                     fetch_max_wait_ms=250,
                     metrics_enabled=False,
-                    **COMMON,
                 )
                 client.subscribe(self._topics, listener=self._notes)
             self._client = client

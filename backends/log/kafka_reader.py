@@ -7,7 +7,7 @@ import kafka
 from kafka import KafkaConsumer
 from kafka import errors as kafka_errors
 
-from backends.log.kafka import COMMON, KafkaLogAdmin, translated
+from backends.log.kafka import KafkaLogAdmin, open_client, translated
 from backends.log.protocol import LogUnavailable, OffsetOutOfRange, Record, TopicPartition, UnknownTopic
 
 READ_SECONDS = 10.0
@@ -20,15 +20,15 @@ class KafkaLogReader:
     def __init__(self, servers: str) -> None:
         self._servers = servers
         with translated():
-            self._client = KafkaConsumer(
-                bootstrap_servers=servers.split(","),
+            self._client = open_client(
+                KafkaConsumer,
+                servers,
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="none",
                 allow_auto_create_topics=False,
                 fetch_max_wait_ms=100,
                 metrics_enabled=False,
-                **COMMON,
             )
         self._at: tuple[TopicPartition, int] | None = None  # where the next record comes from
 
