@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -45,6 +46,7 @@ def main(
         drawing.targets()
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--faults") from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended in any case
     console = report.console()
     folder = Path(tempfile.mkdtemp(prefix="zenstep-chaos-"))
     folder.chmod(0o755)  # PostgreSQL does not run as root

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -40,27 +41,40 @@ class Installation:
     def __init__(self, folder: Path, sabotage: str | None = None) -> None:
         self.folder = folder
         self._sabotage = sabotage
-        self._loop = Loop()
+        self._closing = ExitStack()
+        self.links: dict[str, Proxy] = {}
         self.roles: dict[str, Role] = {}
         self.storm: list[Role] = []
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        loop = Loop()
+        self._closing.callback(loop.close)
         listeners = {link: settled_port() for link in plan.LINKS if link.endswith(">kafka")}
-        told = {link: settled_port() for link in listeners}
-        for name in ("kafka", "postgres"):
-            (folder / name).mkdir()
-        self.kafka = KafkaServer(folder / "kafka", {listeners[link]: told[link] for link in listeners})
-        self.postgres = PostgresServer(folder / "postgres")
-        self.links = {link: Proxy(self._loop, told[link], listener) for link, listener in listeners.items()}
+        told = {link: settled_port() for link in plan.LINKS}
+        for name in plan.SERVERS:
+            (self.folder / name).mkdir()
+        self.kafka = KafkaServer(self.folder / "kafka", {port: told[link] for link, port in listeners.items()})
+        self._closing.callback(self.kafka.close)
+        self.postgres = PostgresServer(self.folder / "postgres")
+        self._closing.callback(self.postgres.close)
         for link in plan.LINKS:
-            if link not in self.links:
-                self.links[link] = Proxy(self._loop, settled_port(), self.postgres.postgres.port)
+            target = listeners.get(link, self.postgres.postgres.port)
+            self.links[link] = Proxy(loop, told[link], target)
+            self._closing.callback(self.links[link].close)
         self.direct = self._settings(f"kafka://{self.kafka.kafka.servers}", self.postgres.url)
         zenstep(self.direct, "migrate")
         zenstep(self.direct, "topics", "create")
         self.engine = open_engine(self.postgres.url)
-        for name in plan.EDGES:
-            self.roles[name] = Edge(name, self._linked(name), folder, sabotage)
-        for name in plan.WORKERS:
-            self.roles[name] = Role(name, self._linked(name), folder, sabotage)
+        self._closing.callback(self.engine.dispose)
+        for name in (*plan.EDGES, *plan.WORKERS):
+            kind = Edge if name in plan.EDGES else Role
+            self.roles[name] = kind(name, self._linked(name), self.folder, self._sabotage)
+            self._closing.callback(self.roles[name].stop)
         self.start_roles()
 
     @property
@@ -129,15 +143,9 @@ class Installation:
         return [f"{name} ended by itself with code {code}" for name, code in codes.items() if code is not None]
 
     def close(self) -> None:
-        self.engine.dispose()
+        """Ends everything, the last first."""
         self.end_storm()
-        for role in self.roles.values():
-            role.stop()
-        for server in (self.kafka, self.postgres):
-            server.close()
-        for proxy in self.links.values():
-            proxy.close()
-        self._loop.close()
+        self._closing.close()
 
     def _linked(self, name: str) -> dict[str, object]:
         kafka, postgres = (self.links[f"{name}>{server}"].port for server in plan.SERVERS)

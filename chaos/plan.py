@@ -26,7 +26,7 @@ TARGETS = {
     "poison": ("topics",),
 }
 KINDS = tuple(TARGETS)
-_WEIGHTS = {"kill": 6, "freeze": 4, "spool-full": 2, "power-loss": 2, "storm": 1, "poison": 2}  # links' kinds: 1 each
+_WEIGHTS = {"kill": 6, "freeze": 4, "power-loss": 3, "poison": 3}  # 2 of each other kind
 NEEDS_OUTAGE = ("spool-full", "power-loss")
 """A spool is only written to while its edge has no log."""
 
@@ -76,13 +76,12 @@ def draw(seed: int, number: int, drawing: Drawing) -> list[Fault]:
     targets = drawing.targets()
     faults: list[Fault] = []
     for _ in range(rng.randint(1, drawing.most)):
-        kind = rng.choices(list(targets), weights=[_WEIGHTS.get(kind, 1) for kind in targets])[0]
+        kind = rng.choices(list(targets), weights=[_WEIGHTS.get(kind, 2) for kind in targets])[0]
         target = rng.choice(targets[kind])
-        at = round(rng.uniform(0.5, 5.0), 1)
-        fault = Fault(kind, target, at, round(_seconds(kind, rng, drawing), 1))
-        outage = [_outage(fault, rng)] if kind in NEEDS_OUTAGE else []
-        if not {one.target for one in (fault, *outage)} & {one.target for one in faults}:
-            faults += [*outage, fault]
+        fault = Fault(kind, target, round(rng.uniform(0.5, 5.0), 1), round(_seconds(kind, rng, drawing), 1))
+        struck = _with_outage(fault, rng) if kind in NEEDS_OUTAGE else [fault]
+        if not {one.target for one in struck} & {one.target for one in faults}:
+            faults += struck
     return sorted(faults, key=lambda fault: fault.at)
 
 
@@ -97,11 +96,16 @@ def _seconds(kind: str, rng: random.Random, drawing: Drawing) -> float:
     return rng.uniform(2.0, 6.0)
 
 
-def _outage(fault: Fault, rng: random.Random) -> Fault:
-    """Takes the log away from an edge a while before the fault and for all of it."""
-    before = rng.uniform(0.3, 0.5) if fault.kind == "spool-full" else rng.uniform(1.0, 3.0)
+def _with_outage(fault: Fault, rng: random.Random) -> list[Fault]:
+    """Takes the log away from the edge before the fault and for all of it.
+
+    An edge waits some seconds for the log before it spools, so a loss of power is to come after those.
+    """
     kind, target = rng.choice(
         [("kill", "kafka"), ("cut", f"{fault.target}>kafka"), ("black-hole", f"{fault.target}>kafka")]
     )
-    at = max(0.2, fault.at - before)
-    return Fault(kind, target, round(at, 1), round(fault.end - at + rng.uniform(0.5, 2.0), 1))
+    begins = rng.uniform(0.3, 2.0)
+    at = begins + (rng.uniform(0.3, 4.0) if fault.kind == "spool-full" else rng.uniform(4.0, 5.5))
+    later = Fault(fault.kind, fault.target, round(at, 1), fault.seconds)
+    lasts = later.end - begins + rng.uniform(0.5, 2.0)
+    return [Fault(kind, target, round(begins, 1), round(lasts, 1)), later]

@@ -122,7 +122,7 @@ class Rounds:
         by_number = acknowledged_ids(outcomes)
         acknowledged = {world.organisations[number]: ids for number, ids in by_number.items()}
         for _ in range(5):
-            wait_until("all to be counted", self._caught_up, CATCH_UP_SECONDS)
+            self._wait_caught_up()
             result.recovery_seconds = result.recovery_seconds or round(time.monotonic() - healed, 1)
             log.info("round %d: caught up", result.number)
             stored = read_store(self._installation.engine, world.organisations)
@@ -131,19 +131,33 @@ class Rounds:
             verdict = judge(self._books, stored, acknowledged)
             now = time.time_ns() // 1_000_000
             problems = judge_analytics(self._installation.engine, world, self._books, now)
-            if stored_offsets(self._installation.engine) == stored.offsets and self._caught_up():
+            if stored_offsets(self._installation.engine) == stored.offsets and not self._left():
                 break
         log.info("round %d: analytics compared", result.number)
         problems += audit(self._installation)
         return verdict._replace(problems=[*verdict.problems, *problems])
 
-    def _caught_up(self) -> bool:
-        """Nothing is in a spool, and the workers stand at the topics' ends."""
-        if not all(edge.ready() and edge.metric("zenstep_spool_events") == 0 for edge in self._installation.edges):
-            return False
-        ends = self._topics.ends()
-        stored = stored_offsets(self._installation.engine)
-        return all(stored.get(partition, 0) == end for partition, end in ends.items())
+    def _wait_caught_up(self) -> None:
+        """Raises Late, saying what is left to be done."""
+        try:
+            wait_until("all to be counted", lambda: not self._left(), CATCH_UP_SECONDS)
+        except Late as late:
+            raise Late(f"{late}; left are: {', '.join(self._left())}") from None
+
+    def _left(self) -> list[str]:
+        """What is in a spool, and where the workers stand before the topics' ends."""
+        left = []
+        for edge in self._installation.edges:
+            if not edge.ready():
+                left.append(f"{edge.name} is not ready")
+            elif spooled := edge.metric("zenstep_spool_events"):
+                left.append(f"{edge.name} has {spooled:.0f} events spooled")
+        if not left:
+            stored = stored_offsets(self._installation.engine)
+            for (topic, partition), end in self._topics.ends().items():
+                if (at := stored.get((topic, partition), 0)) != end:
+                    left.append(f"{topic}[{partition}] is at {at} of {end}")
+        return left
 
     def _sums(self) -> dict[str, int]:
         sums = dict.fromkeys(("counted", "duplicate", "rejected"), 0)
