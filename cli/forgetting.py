@@ -104,15 +104,14 @@ class Search:
 
     def run(self) -> tuple[list[Place], list[Kept]]:
         """Everything is looked through again after it was removed. Raises LogError, WipeError, SQLAlchemy's errors."""
+        on_kafka = not self._settings.log_url.startswith("sqlite:")
+        kept = self._retention() if on_kafka else []  # a log that is away is to be known before anything is removed
         if not self._dry_run:
             self._store.enter(self._person.digests(), self._person.at)
         places = [self._progress(), self._rejected(), self._rebuild()]
-        kept: list[Kept] = []
-        if self._settings.log_url.startswith("sqlite:"):
+        if not on_kafka:
             places += [self._topic(topic) for topic in Topics(self._settings.topic_prefix).all()]
-        else:
-            kept = self._retention()
-        return places + list(self._files()), kept
+        return [*places, *self._files()], kept
 
     def _progress(self) -> Place:
         rows = self._person.rows()

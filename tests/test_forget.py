@@ -1,5 +1,6 @@
 """`zenstep forget`: a planted user is looked for in everything that is kept, before and after."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -187,6 +188,17 @@ def test_a_topic_that_is_read_again_does_not_bring_them_back(here: Installed) ->
     assert stored <= set(traces(here, OTHER))
 
 
+def test_the_audit_holds_through_a_replay_and_a_forgotten_user(here: Installed) -> None:
+    plant(here)
+    here.publish(here.later)
+    assert here.json("rejected", "replay")["replayed"]["unknown_flow"] == 2
+    here.count()
+    forget(here)
+    with here.worker():
+        result = here.run("audit", "--read-log", "--json")
+    assert result.exit_code == 0, result.output
+
+
 def test_who_comes_back_counts_again(here: Installed) -> None:
     plant(here)
     forget(here)
@@ -274,6 +286,36 @@ def test_without_the_edges_secret_nothing_is_hashed(local: Installed) -> None:
 
 
 # What cannot be done at once
+
+
+def test_a_log_that_is_away_is_known_before_anything_is_removed(local: Installed) -> None:
+    plant(local)
+    local.variables = {"ZENSTEP_LOG_URL": "kafka://127.0.0.1:1"}
+    refused = local.refuses("forget", "--org", local.organisation, "--user", USER)
+    assert refused.startswith("the log does not answer: ")
+    assert local.rows(t.forgotten) == []
+    assert {"checklist_progress", "rejected"} <= set(traces(local))
+
+
+def test_a_deleted_row_is_not_in_its_file_any_more(tmp_path: Path) -> None:
+    path = str(tmp_path / "some.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE t (x)")
+        connection.executemany("INSERT INTO t VALUES (?)", [(f"secret {n} " * 20,) for n in range(500)])
+        connection.execute("DELETE FROM t WHERE x NOT LIKE 'secret 7 %'")
+        assert wiping.occurrences(path, [b"secret 8 "]) > 0, "SQLite leaves it there"
+        assert wiping.wipe(path, [b"secret 8 "]) == 0
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (1,)
+    assert wiping.wipe(path, [b"secret 7 ", b"secret 8 "]) == 20, "what is kept is found"
+
+
+def test_a_mark_on_the_border_of_two_chunks_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    for size in range(1, 12):
+        monkeypatch.setattr(wiping, "CHUNK_BYTES", size)
+        file.write_bytes(b"..mark....mark.m")
+        assert wiping.occurrences(str(file), [b"mark", b"never there"]) == 2, size
 
 
 def test_what_remains_is_exit_1_and_the_next_run_removes_it(local: Installed, monkeypatch: pytest.MonkeyPatch) -> None:

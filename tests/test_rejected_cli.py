@@ -169,6 +169,7 @@ def test_a_flow_that_was_published_late_gets_its_events_counted_once(here: Insta
     assert here.count() == before | {"consumed": before["consumed"] + 3, "counted": before["counted"] + 3}
     assert here.json("rejected", "replay")["replayed"] == {}
     assert len(here.lines()) == 9, "what was replayed is left alone"
+    assert here.json("rejected", "replay", "--dry-run")["would_replay"] == {}
 
     assert here.json("rejected", "replay", "--again")["replayed"] == {"unknown_flow": 3}
     after = here.count()

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -112,6 +113,18 @@ def test_a_range_of_offsets_is_of_one_partition_and_leaves_its_end_out(here: Ins
     assert len(here.lines(copy)) == 3, "a dry run does nothing"
     refused = here.refuses("replay", "--topic", here.events, "--partition", p, "--from", "7", "--dry-run")
     assert refused == f"{here.events}[{p}] has the offsets 0 to 6"
+
+
+def test_offsets_that_are_missing_do_not_widen_a_range(local: Installed, tmp_path: Path) -> None:
+    """As in Kafka, where a transaction's markers have offsets too."""
+    lines = views(local, 5)
+    local.put(*lines)
+    with closing(sqlite3.connect(tmp_path / "log.db")) as connection, connection:
+        connection.execute("DELETE FROM records WHERE topic = ? AND offset = 1", (local.events,))
+    copy, p = new_topic(local), str(partition(local))
+    done = local.json("replay", "--topic", local.events, "--partition", p, "--to", "3", "--to-topic", copy)
+    assert done["ranges"] == [{"partition": int(p), "start": 0, "end": 3, "reached": 3}]
+    assert local.lines(copy) == [lines[0], lines[2]]
 
 
 def test_a_range_of_times_is_by_when_the_log_took_them(here: Installed) -> None:
