@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from backends.store.migrate import create_day_partitions
 from backends.store.rebuild import RebuildError, open_beside
 from tests.rebuilding import Traffic
+from workers.rebuild import Interrupted
 
 # Of every table and partition: whose, rights (the owner's own apart), row security, keys and columns.
 _SHAPE = """
@@ -136,3 +137,16 @@ def test_a_worker_waits_for_no_rebuild_that_reads(traffic: Traffic) -> None:
         with beside.engine.begin() as rebuilding, traffic.engine.begin() as live:
             assert len(rebuilding.execute(query).all()) == len(live.execute(query).all()) == 3
         beside.throw_away()
+
+
+def test_tables_in_which_good_events_fail_are_not_put_in_place(traffic: Traffic) -> None:
+    before = traffic.numbers()
+    asked = iter(range(1))
+    with pytest.raises(Interrupted):
+        traffic.rebuild(5, stopping=lambda: next(asked, None) is None)
+    traffic.execute("ALTER TABLE public_rebuild.counts ADD CHECK (views > 1000000) NOT VALID")
+    with pytest.raises(RebuildError, match=r"\d+ events fail that did not fail for the workers"):
+        traffic.rebuild()
+    assert traffic.numbers() == before
+    traffic.run(lambda rebuild: rebuild.swap(restart=True))
+    assert traffic.numbers() == before

@@ -74,6 +74,7 @@ class Rebuild:
         self._reader = reader
         self._batch_records = batch_records
         self._ask_identities = identities
+        self._limit = limit
         self._batches = Batches(beside.engine, limit)
         self._ledger = Counting(beside.engine).ledger
         self._accept_loss = accept_loss
@@ -133,6 +134,7 @@ class Rebuild:
             self._beside.create(conditions)
         else:
             self._say("Going on with the rebuild that was begun.")
+        self._batches = Batches(self._beside.engine, self._limit)  # it remembers what it made in the tables before
         self._ends, self._at = {}, {}
         self._enter(found, counted)
 
@@ -164,6 +166,11 @@ class Rebuild:
                 with self._beside.held() as held:
                     self._follow(held.positions(), held)
                     progress = self._progress({})
+                    failing = held.failing()
+                    if failing > 0:
+                        raise RebuildError(
+                            f"{failing} events fail that did not fail for the workers: see the log lines"
+                        )
                     held.swap()
                     if held.conditions() != self._conditions:
                         raise Changed

@@ -83,6 +83,14 @@ class Held(ABC):
         """Where the live partitions stand. Also keeps the transaction from being taken for an idle one."""
         return _positions(self.connection, self.live)
 
+    def failing(self) -> int:
+        """How many more events have failed in the rebuild than had for the workers: then the fault is in the tables."""
+        live, beside = (
+            self.connection.execute(sa.select(sa.func.sum(c.events)).where(c.outcome == "rejected:poison")).scalar()
+            for c in (self.live[t.ledger].c, self.beside[t.ledger].c)
+        )
+        return int(beside or 0) - int(live or 0)
+
     def conditions(self) -> dict[str, str]:
         """What must stay as it was when a rebuild began: the tables' release, and who is to be forgotten."""
         return _conditions(self.connection, self.live)
