@@ -116,10 +116,10 @@ def _poison(installation: Installation, organisations: Sequence[str], rng: rando
     """Bytes that no edge of ours would write, straight onto the topics; none while the log is away."""
     now = time.time_ns() // 1_000_000
     with suppress(KafkaError):
-        producer = KafkaProducer(bootstrap_servers=installation.kafka.kafka.servers, metrics_enabled=False)
+        servers = installation.kafka.kafka.servers
+        producer = KafkaProducer(bootstrap_servers=servers, bootstrap_timeout_ms=5000, metrics_enabled=False)
         try:
-            for value in poison(organisations, now, rng):
-                topic, partition = rng.choice(installation.topics.all()), rng.randrange(PARTITIONS)
-                producer.send(topic, value, partition=partition).get(timeout=10)
+            for topic, value in poison(installation.topics, organisations, now, rng):
+                producer.send(topic, value, partition=rng.randrange(PARTITIONS)).get(timeout=10)
         finally:
             producer.close(timeout=5)

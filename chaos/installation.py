@@ -18,7 +18,7 @@ from tests.processes import zenstep
 
 PREFIX = "chaos"
 PARTITIONS = 4
-READY_SECONDS = 90.0
+READY_SECONDS = 120.0
 POLL_SECONDS = 0.1
 
 

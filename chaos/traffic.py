@@ -11,6 +11,7 @@ from backends.store.catalog import Flow
 from cli.traffic import Request, flows_of, play
 from schemas import records
 from schemas.records import Envelope, Heartbeat, RecordEvent
+from schemas.topics import Topics
 
 ORGANISATIONS = 3
 SECOND, DAY = 1000, 86_400_000
@@ -74,26 +75,29 @@ def sendings(world: World, events: int, now: int, rng: random.Random, seconds: f
     return sorted(found, key=lambda sending: sending.at)
 
 
-def poison(organisations: Sequence[str], now: int, rng: random.Random) -> Iterator[bytes]:
-    """Records that no edge writes: not JSON, cut short, of a newer version, of nobody; and good lines among them."""
+def poison(topics: Topics, organisations: Sequence[str], now: int, rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    """Topics and records that no edge writes: not JSON, cut short, of a newer version, of nobody; a good line among
+    them, of the kind that its topic has.
+    """
     for _ in range(rng.randint(3, 12)):
-        organisation = rng.choice(organisations)
+        topic, organisation = rng.choice(topics.all()), rng.choice(organisations)
         events = [RecordEvent(id=_uuid(rng), type="custom", name="x") for _ in range(2)]
-        good = Envelope(v=records.VERSION, org=organisation, received=now, events=events)
-        lines = [records.encode(good)]
+        envelope = Envelope(v=records.VERSION, org=organisation, received=now, events=events)
+        beat = Heartbeat(v=records.VERSION, org=organisation, received=now, id=_uuid(rng))
+        lines = [records.encode(envelope if topic == topics.events else beat)]
         for _ in range(rng.randint(1, 3)):
             bad = rng.choice(["bytes", "cut", "version", "nobody"])
             if bad == "bytes":
                 lines.append(rng.randbytes(rng.randint(1, 200)).replace(b"\n", b"\xff"))
             elif bad == "cut":
-                whole = records.encode(Heartbeat(v=records.VERSION, org=organisation, received=now, id=_uuid(rng)))
+                whole = records.encode(beat)
                 lines.append(whole[: rng.randrange(1, len(whole))])
             elif bad == "version":
-                lines.append(records.encode(msgspec.structs.replace(good, v=records.VERSION + 1)))
+                lines.append(records.encode(msgspec.structs.replace(envelope, v=records.VERSION + 1)))
             else:
-                lines.append(records.encode(msgspec.structs.replace(good, org=_uuid(rng))))
+                lines.append(records.encode(msgspec.structs.replace(envelope, org=_uuid(rng))))
         rng.shuffle(lines)
-        yield b"\n".join(lines)
+        yield topic, b"\n".join(lines)
 
 
 def _sending(at: float, request: Request, now: int, rng: random.Random) -> Sending:
