@@ -5,7 +5,6 @@ nothing to drain. The store's offsets are the truth; Kafka's are kept for the la
 """
 
 import logging
-import math
 import random
 import threading
 import time
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 LAG_SECONDS = 1.0
-IDENTITY_SECONDS = 1.0
 BACKOFF = (0.2, 10.0)
 
 
@@ -50,7 +48,6 @@ class Worker:
         self._next: dict[TopicPartition, int] = {}
         self._reached: dict[TopicPartition, int] = {}
         self._identities: dict[str, str] = {}
-        self._identities_at = 0.0
         self._lag_at = 0.0
         self._consumer = open_consumer(self._on_assign, self._on_revoke)
         self.problem: str | None = "starting"
@@ -87,7 +84,6 @@ class Worker:
             raise self._astray() or LogUnavailable(str(error)) from error
         batch = [r for r in batch if TopicPartition(r.topic, r.partition) in self._next]
         if batch:
-            self._check_identities(time.monotonic() - IDENTITY_SECONDS)
             self._apply(batch)
         if time.monotonic() - self._lag_at >= LAG_SECONDS or not batch:
             self._lag_at = time.monotonic()
@@ -96,6 +92,8 @@ class Worker:
     def _apply(self, batch: list[Record]) -> None:
         while batch:
             try:
+                # Asked after the batch was read: what is the same now was the same then.
+                self._same_topics()
                 moved = self._batches.apply(batch, self._next)
             except OffsetMoved as error:
                 # We were away so long that another worker went on. What it has done is done; ask where it stands.
@@ -131,11 +129,7 @@ class Worker:
         except AnotherTopic as error:
             raise stops.recreated(error) from error
         offsets = {tp: stored[tp] for tp in partitions}
-        astray = stops.astray(offsets, beginning, self._consumer.end_offsets(partitions))
-        if astray is not None:
-            raise astray
         self._identities |= identities
-        self._identities_at = time.monotonic()
         self._next.update(offsets)
         metrics.partitions_assigned.set(len(self._next))
         log.info("partitions assigned", extra={"partitions": [f"{tp.topic}[{tp.partition}]" for tp in partitions]})
@@ -151,25 +145,24 @@ class Worker:
         metrics.partitions_assigned.set(len(self._next))
         log.info("partitions revoked", extra={"partitions": [f"{tp.topic}[{tp.partition}]" for tp in partitions]})
 
-    def _check_identities(self, since: float) -> None:
-        """Asks the log for them unless it was asked since then. What was read before is of the topic that it says.
+    def _same_topics(self) -> set[TopicPartition]:
+        """Asks the log; returns what is held of topics that are there. Raises TopicRecreated.
 
-        A topic made anew while we read it would be read on from where the old one was.
+        A topic made anew while it is read would be read on from where the old one was.
         """
-        if self._identities_at > since:
-            return
         found = self._consumer.identities()
-        self._identities_at = time.monotonic()
         for topic in sorted({tp.topic for tp in self._next}):
             held = self._identities.get(topic)
             if topic in found and held is not None and found[topic] != held:
                 raise stops.recreated(AnotherTopic(topic, held, found[topic]))
+        return {tp for tp in self._next if tp.topic in found or tp.topic not in self._identities}
 
     def _astray(self) -> Exception | None:
-        """What is to be said of an offset that the log does not have; None where meanwhile it has."""
-        self._check_identities(math.inf)
-        held = list(self._next)
-        return stops.astray(self._next, self._consumer.beginning_offsets(held), self._consumer.end_offsets(held))
+        """What is to be said of an offset that the log does not have; None where it has it, or the topic is no more."""
+        held = {tp: self._next[tp] for tp in sorted(self._same_topics())}
+        partitions = list(held)
+        beginnings, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
+        return stops.astray(held, beginnings, ends)
 
     def _measure_lag(self) -> None:
         """Sets the lag gauges, and tells the store of partitions that are caught up as of before the question."""
@@ -185,7 +178,7 @@ class Worker:
             metrics.lag_records.labels(*labels).set(behind)
             age = max(0, asked - self._reached.get(tp, asked)) / 1000 if behind else 0
             metrics.lag_seconds.labels(*labels).set(age)
-            if not behind:
+            if ends[tp] == self._next[tp]:  # beyond the end is out of range, which the next poll says
                 caught_up[tp] = self._next[tp]
         self._counting.mark_caught_up(caught_up, asked)
 
