@@ -60,7 +60,7 @@ def test_killed_at_any_statement_it_leaves_before_or_after_and_goes_on(traffic: 
     kills, said, swapped = 0, list[str](), False
     while not swapped:
         try:
-            with KillAt(1 + kills * 13):
+            with KillAt(1 + kills * 23):
                 traffic.rebuild(20, say=said.append)
             swapped = True
         except Killed:

@@ -41,6 +41,9 @@ class SqliteBeside(Beside):
                 raise RebuildError("another rebuild of this store runs") from None
             yield
 
+    def conditions(self) -> dict[str, str] | None:
+        return super().conditions() if self._file.exists() else None  # asking must not make it
+
     def check(self) -> None:
         """Nothing that hangs on a table is touched here: its rows are replaced."""
 
