@@ -39,8 +39,11 @@ class Tenants:
             done.result(20)
         self.sent += each
 
+    def consumed(self) -> int:
+        return Counting(self._engine).ledger().get("consumed", 0)
+
     def counted(self) -> bool:
-        return Counting(self._engine).ledger().get("consumed", 0) == self.sent * len(self.flows)
+        return self.consumed() == self.sent * len(self.flows)
 
     def check(self) -> None:
         """Every view is counted, each once."""

@@ -102,7 +102,7 @@ def test_a_deadlock_is_tried_again(postgres_url: str, tmp_path: Path) -> None:
             other.rollback()
 
         thread = threading.Thread(target=want_what_the_worker_has)
-        states = raised(engine)
+        states, before = raised(engine), put_off()
         At(engine, "INSERT INTO ledger", entangle)
         tenants.send(2)
         with working(engine, log_url, ["t"], "g"):
@@ -110,6 +110,7 @@ def test_a_deadlock_is_tried_again(postgres_url: str, tmp_path: Path) -> None:
         thread.join(20)
         other.close()
         assert states == ["40P01"]
+        assert put_off() == before + 1
         tenants.check()
 
 
