@@ -156,10 +156,10 @@ class Rebuild:
 
     def _put_in_place(self) -> Progress | None:
         """None where it has to begin anew."""
-        deadline = time.monotonic() + self._patience
-        pause = PAUSE_SECONDS[0]
         self._catch_up()
         self._beside.refresh()
+        deadline = time.monotonic() + self._patience
+        pause = PAUSE_SECONDS[0]
         while True:
             self._catch_up()
             try:

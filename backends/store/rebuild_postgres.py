@@ -22,7 +22,7 @@ LOCK_MS = 700
 # The wait for the workers' commits under way. Readers do not wait behind it.
 WORKERS_MS = 10_000
 # The wait for transactions that see the store as it was before. Nobody but the workers waits meanwhile.
-OLDER_SECONDS = 5.0
+OLDER_SECONDS = 2.0
 
 # Whoever fixed what it sees before the last of the rebuild was committed would find less than that in the new tables.
 # Workers that wait for the holder of the lock look anew once they have it.
