@@ -4,7 +4,7 @@ import random
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -25,6 +25,7 @@ PARTITIONS = 3
 DAY = 86_400_000
 _CELLS = {"cohorts": ("sessions", "starts", "completed", "dismissed"), "cohort_steps": ("sessions", "dropped")}
 
+R = TypeVar("R")
 Store = dict[str, list[dict[str, Any]]]
 
 
@@ -90,7 +91,7 @@ class Traffic:
     def compare(self, **options: Any) -> dict[str, Difference]:
         return {found.table: found for found in self.run(lambda rebuild: rebuild.compare(), **options)}
 
-    def run(self, work: Callable[[Rebuild], Any], batch_records: int = 25, **options: Any) -> Any:
+    def run(self, work: Callable[[Rebuild], R], batch_records: int = 25, **options: Any) -> R:
         with closing(open_beside(self.store_url)) as beside, closing(open_reader(self.log_url)) as reader:
             return work(Rebuild(beside, reader, batch_records, **options))
 

@@ -147,7 +147,8 @@ def test_it_begins_anew_where_asked_and_where_the_store_was_migrated_or_somebody
         if change is not None:
             traffic.execute(change)
         said: list[str] = []
-        traffic.run(lambda rebuild, change=change: rebuild.swap(restart=change is None), say=said.append)
+        work = (lambda rebuild: rebuild.swap(restart=True)) if change is None else Rebuild.swap
+        traffic.run(work, say=said.append)
         assert said[0].startswith(f"The rebuild that was begun is thrown away: {why}")
         assert traffic.numbers() == before
 

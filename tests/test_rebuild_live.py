@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
@@ -115,12 +115,13 @@ class Promise:
 class Views:
     """A member's flow over HTTP: always a 200, and views never fall."""
 
-    def __init__(self, client: Any, running: Stepping) -> None:
-        self._ask = lambda: client.get(path(running.flow), headers=bearer())
+    def __init__(self, client: httpx.Client, running: Stepping) -> None:
+        self._client = client
+        self._path = path(running.flow)
         self.last = 0
 
     def look(self) -> None:
-        answer = self._ask()
+        answer = self._client.get(self._path, headers=bearer())
         assert answer.status_code == 200, answer.content
         views = answer.json()["totals"]["views"]
         assert views >= self.last
