@@ -122,7 +122,7 @@ def replay(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Put lines of a topic or of a file into a log again, or save them in a file.
+    """Put a range of a topic, or a file of lines, into a log again.
 
     The organisation of a line gives its partition. Ids stay as they are, so that workers recognise what they counted.
     Ranges end at what is there at the start.
