@@ -314,6 +314,28 @@ def test_kafka_away_at_the_start_fails_at_once_and_is_found_later(private_kafka:
     producer.close(5)
 
 
+def test_a_member_that_waited_while_kafka_was_away_reads_on(private_kafka: Kafka) -> None:
+    url = f"kafka://{private_kafka.servers}"
+    with closing(open_admin(url)) as admin:
+        admin.create_topic("waited", 1, 1)
+    with closing(Member(url, "waited", "g")) as member:
+        until(lambda: member.consumer.assignment(), member)
+        private_kafka.kill()
+        failed = False
+        deadline = time.monotonic() + ENOUGH_SECONDS
+        while not failed and time.monotonic() < deadline:  # it fails while everything is held back
+            try:
+                member.consumer.keep_alive(0.5)
+            except LogUnavailable:
+                failed = True
+        private_kafka.start()
+        producer = open_producer(url)
+        producer.partitions("waited")
+        produce(producer, "waited", 0, b"a")
+        producer.close(5)
+        until(lambda: member.values() == [b"a"], member)
+
+
 def test_a_kafka_that_cannot_be_reached_leaves_no_thread_behind() -> None:
     url = f"kafka://127.0.0.1:{free_port()}"
     before = set(threading.enumerate())

@@ -140,12 +140,14 @@ class KafkaLogConsumer:
             client.pause(*paused)
             positions = {tp: _position(client, tp) for tp in paused if TopicPartition(*tp) in self._held}
             _resume_joining(client)
-            with translated(), suppress(kafka_errors.NoOffsetForPartitionError):
-                for tp in client.poll(timeout_ms=int(min(left, KEEP_ALIVE_SECONDS) * 1000)):
-                    position = positions.get(tp)
-                    if position is not None:
-                        client.seek(tp, position)
-            client.resume(*client.paused())
+            try:
+                with translated(), suppress(kafka_errors.NoOffsetForPartitionError):
+                    for tp in client.poll(timeout_ms=int(min(left, KEEP_ALIVE_SECONDS) * 1000)):
+                        position = positions.get(tp)
+                        if position is not None:
+                            client.seek(tp, position)
+            finally:  # what stayed paused would never be read again
+                client.resume(*client.paused())
 
     def close(self) -> None:
         if self._client is not None:
