@@ -72,6 +72,8 @@ class Rounds:
             verdict = self._settle(world, outcomes, healed, result)
         except Late as late:
             result.problems.append(str(late))
+            for role in self._installation.roles.values():  # what is stuck would spoil the next round too
+                role.kill()
         else:
             result.lost, result.doubled = verdict.lost, verdict.doubled
             result.problems += verdict.problems
