@@ -142,12 +142,14 @@ def test_retention_that_passes_a_worker_stops_it_and_the_operator_decides(
         "--to earliest, latest or an offset"
     )
     assert metrics.worker_stopped.labels("offset_out_of_range")._value.get() == 1
-    assert snapshot(engine)["ledger"] == before["ledger"]
+    ledgers = (before["ledger"], snapshot(engine)["ledger"])
+    counted = [[one for one in ledger if one["partition"] == row["partition"]] for ledger in ledgers]
+    assert counted[0] == counted[1], "other partitions may have gone on"
     assert str(error) in zenstep.refuses("offsets", "list")
     move = ("offsets", "move", "--topic", topic, "--partition", partition, "--to", "earliest")
     said = f"{topic}[{partition}]: from {at} to {at + 2}, 2 records are skipped, 2 of them gone from the log\n"
     assert zenstep.refuses(*move) == said + "Error: nothing is changed without --yes\n"
-    assert snapshot(engine)["offsets"] == before["offsets"]
+    assert {one["partition"]: one["next_offset"] for one in zenstep.rows(topic)}[row["partition"]] == at
     assert zenstep(*move, "--yes") == said
     with working(engine, log_url, [topic], "g" + topic):
         until(lambda: Counting(engine).ledger()["consumed"] == tenants.sent * len(tenants.flows) - 2)
