@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from backends.log import TopicPartition
 from backends.store.accounts import PARKED, Books, Cells, Place, Whose
+from backends.store.offsets import own_name
 from schemas import records
 from schemas.tables import GRAINS
 
@@ -84,19 +85,25 @@ def unkept_promises(
             in_log[whose] = in_log.get(whose, 0) + events
         if topic in topics and outcome in ("acknowledged", "spooled"):
             in_all[organisation, topic] = in_all.get((organisation, topic), 0) + events
+    consumed_of = _consumed(books)
     for whose, events in sorted(in_log.items()):
-        consumed = books.ledger.get(whose, {}).get("consumed", 0)
+        consumed = consumed_of.get(whose, 0)
         if consumed < events:
             yield Break(*whose, "events consumed that edges put into the log", consumed, events)
     for (organisation, topic), events in sorted(in_all.items() if spools_empty else ()):
-        consumed = sum(
-            outcomes.get("consumed", 0)
-            for whose, outcomes in books.ledger.items()
-            if whose[:2] == (organisation, topic)
-        )
+        consumed = sum(n for whose, n in consumed_of.items() if whose[:2] == (organisation, topic))
         if consumed < events:
             what = "events consumed that edges accepted, their spools being empty"
             yield Break(organisation, topic, None, what, consumed, events)
+
+
+def _consumed(books: Books) -> dict[Whose, int]:
+    """Of a topic that was made anew and of those before it together, as edges know it."""
+    consumed: dict[Whose, int] = {}
+    for (organisation, topic, partition), outcomes in books.ledger.items():
+        whose = (organisation, own_name(topic), partition)
+        consumed[whose] = consumed.get(whose, 0) + outcomes.get("consumed", 0)
+    return consumed
 
 
 def within_the_store(books: Books) -> Iterator[Break]:
@@ -172,7 +179,7 @@ def _by_organisation(books: Books, topics_end: str) -> dict[str, int]:
     """Events counted, of topics whose name ends so."""
     found: dict[str, int] = {}
     for (organisation, topic, _), outcomes in books.ledger.items():
-        if topic.endswith(topics_end):
+        if own_name(topic).endswith(topics_end):
             found[organisation] = found.get(organisation, 0) + outcomes.get("counted", 0)
     return found
 

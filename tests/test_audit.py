@@ -18,7 +18,7 @@ from ingest import tally
 from schemas import tables as t
 from schemas.ids import NIL, partition_of
 from tests.commands import Zenstep
-from tests.edges import PARTITIONS, Running, accepted, edge, make_world
+from tests.edges import PARTITIONS, Running, accepted, edge, make_topics, make_world
 from tests.stepping import Stepping, stepping
 from tests.test_edge_outages import locked
 from tests.working import until, working
@@ -292,6 +292,24 @@ def test_records_that_a_worker_never_read_are_a_loss(counted: Audited) -> None:
         line(counted.acorn, counted.topic, counted.partition, "events consumed of those in the log", 6, 8),
         "DOES NOT HOLD",
     ]
+
+
+def test_a_topic_made_anew_and_adopted_is_one_with_the_old_one(counted: Audited) -> None:
+    """Also where retention has dropped what was set aside of the old one."""
+    assert counted.zenstep.run("prune", "--rejected-days", "1").exit_code == 0
+    with counted.system.engine.begin() as connection:
+        dropped = t.rejected.delete().where(t.rejected.c.reason == "unknown_flow")
+        assert connection.execute(dropped).rowcount == 1
+        place = {"organisation_id": counted.acorn, "topic": counted.topic, "partition": counted.partition}
+        connection.execute(t.pruned.insert().values(place | {"table": "rejected", "removed": 1}))
+    log = counted.system.world.settings.log_url
+    with closing(connect(log.removeprefix("sqlite:///"))) as connection:
+        for table in ("topics", "ends", "records"):
+            connection.execute(f"DELETE FROM {table} WHERE topic = ?", (counted.topic,))
+    make_topics(counted.system.world)
+    assert counted.zenstep.run("offsets", "adopt", "--topic", counted.topic, "--yes").exit_code == 0
+    result = counted.zenstep.run("audit")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "holds"), result.output
 
 
 def test_an_offset_beyond_the_log_is_named(counted: Audited) -> None:

@@ -254,7 +254,7 @@ def test_ports_and_numbers_are_the_programs_own() -> None:
 def test_the_table_of_folders_is_whole() -> None:
     rows = re.findall(r"^\| `(\w+)/` \|", README, re.MULTILINE)
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert sorted(rows) == sorted([*packages["packages"], "deploy", "tests"])
+    assert sorted(rows) == sorted([*packages["packages"], "bench", "chaos", "deploy", "tests"])
     assert all((ROOT / folder).is_dir() for folder in rows)
 
 

@@ -91,7 +91,7 @@ class Offsets:
             if not old:
                 return None
             name = aside(topic, min(old))
-            for table in (t.ledger, t.rejected):
+            for table in (t.ledger, t.rejected, t.pruned):
                 connection.execute(table.update().where(table.c.topic == topic).values(topic=name))
             connection.execute(t.offsets.delete().where(t.offsets.c.topic == topic))
             rows = [_row(topic, partition, offset, identity) for partition, offset in beginnings.items()]
@@ -103,6 +103,11 @@ def aside(topic: str, identity: str) -> str:
     """The name that a removed topic is accounted for under; no topic can have an @ in its own."""
     ending = f"@{identity[:8]}"
     return topic[: MAX_TOPIC - len(ending)] + ending
+
+
+def own_name(topic: str) -> str:
+    """The name that the topic had while it was there."""
+    return topic.partition("@")[0]
 
 
 def _row(topic: str, partition: int, offset: int, identity: str | None) -> dict[str, object]:
