@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from bench.machine import facts
 from chaos import report
 from chaos.installation import Installation
 from chaos.plan import KINDS, Drawing
@@ -57,7 +58,7 @@ def main(
     run = report.Run(datetime.now(UTC).isoformat(timespec="seconds"), seed, settings, {})
     installation = Installation(folder, sabotage)
     try:
-        run.machine = report.machine(installation.versions())
+        run.machine = {**facts(), **installation.versions()}
         playing = Rounds(installation, seed, events, drawing)
         for number in range(first, first + rounds):
             one = playing.play(number)

@@ -9,9 +9,9 @@ SECONDS = 120
 
 
 def audit(installation: Installation) -> list[str]:
-    """What it finds wrong; nothing where the identity holds."""
+    """What it finds wrong; nothing where the identity holds. Edges have flushed and workers caught up."""
     done = subprocess.run(
-        [*PROGRAM, "audit"],
+        [*PROGRAM, "audit", "--spools-empty"],
         env=environment(installation.direct),
         capture_output=True,
         text=True,

@@ -1,10 +1,7 @@
 """What a run found, as JSON and as a table: `python -m chaos.report FILE`."""
 
-import os
-import platform
 import sys
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +29,6 @@ class Run(msgspec.Struct):
     @property
     def good(self) -> bool:
         return all(one.good for one in self.rounds)
-
-
-def machine(versions: Mapping[str, str]) -> dict[str, Any]:
-    """Facts of this machine, with the versions of what ran on it."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "cpus": os.cpu_count(),
-        "memory_gib": round(memory / 2**30, 1),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        **versions,
-    }
 
 
 def totals(run: Run) -> dict[str, Any]:
