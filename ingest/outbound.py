@@ -5,6 +5,7 @@ Beside the serving one task keeps the topics known, one flushes the spool, one w
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 
 import sqlalchemy as sa
@@ -76,20 +77,29 @@ class Outbound:
             return {"log": self._log_problem}
         return {
             "log": Tolerated(self._log_problem, lambda: spool.problem() is None),
-            "spool": Tolerated(spool.problem, lambda: all(enqueuer.healthy for enqueuer in self._enqueuers)),
+            "spool": Tolerated(spool.problem, self._healthy),
         }
 
     async def _keep_connected(self) -> None:
+        """Looks every RETRY_SECONDS, and asks the log where something has failed, else every REFRESH_SECONDS."""
+        asked = float("-inf")
         while True:
-            for enqueuer in self._enqueuers:
-                try:
-                    await asyncio.to_thread(enqueuer.connect)
-                except LogError as error:
-                    log.warning("log not connected", extra={"problem": str(error)})
-                except Exception:  # this loop is the only way back
-                    log.exception("log not connected")
-            healthy = all(enqueuer.healthy for enqueuer in self._enqueuers)
-            await asyncio.sleep(REFRESH_SECONDS if healthy else RETRY_SECONDS)
+            if not self._healthy() or time.monotonic() - asked >= REFRESH_SECONDS:
+                asked = time.monotonic()
+                await self._connect()
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _connect(self) -> None:
+        for enqueuer in self._enqueuers:
+            try:
+                await asyncio.to_thread(enqueuer.connect)
+            except LogError as error:
+                log.warning("log not connected", extra={"problem": str(error)})
+            except Exception:  # there is no other way back
+                log.exception("log not connected")
+
+    def _healthy(self) -> bool:
+        return all(enqueuer.healthy for enqueuer in self._enqueuers)
 
     def _log_problem(self) -> str | None:
         if not all(enqueuer.connected for enqueuer in self._enqueuers):

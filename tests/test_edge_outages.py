@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from ingest.keys import KeyCache
+from schemas.limits import MAX_LIMIT
 from tests.edges import (
     EVENTS,
     HEARTBEAT,
@@ -88,9 +89,13 @@ def test_a_log_slower_than_the_timeout_is_a_503(tmp_path: Path) -> None:
         until(lambda: not unavailable(send(running)))
 
 
-def test_kafka_stopped_and_started_again_needs_no_restart_of_the_edge(private_kafka: Kafka, tmp_path: Path) -> None:
+def test_kafka_stopped_and_started_again_needs_no_restart_of_the_edge(
+    private_kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever was answered with a 202 is in the log; what was a 503 may or may not be, and is safe to send again."""
+    monkeypatch.setattr("ingest.outbound.REFRESH_SECONDS", 3600.0)  # what has failed is asked for at once
     world = make_world(f"kafka://{private_kafka.servers}", f"sqlite:///{tmp_path}/store.db", produce_timeout=3)
+    world.catalog().set_limit(world.organisations[0], "events", MAX_LIMIT)  # a 503 comes at once, and so the next try
     durable: list[str] = []
 
     def try_one() -> bool:
