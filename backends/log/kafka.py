@@ -1,4 +1,4 @@
-"""The log on Kafka, through kafka-python: what may be asked of it, and how its errors read here.
+"""Appends to the log on Kafka, through kafka-python.
 
 kafka-python retries an idempotent append inside the client until the delivery timeout, so an error seen here is final
 for that record; whether the broker has it may still be unknown, which de-duplication makes harmless.
@@ -7,38 +7,26 @@ for that record; whether the broker has it may still be unknown, which de-duplic
 import logging
 import threading
 import time
-import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka import errors as kafka_errors
-from kafka.admin import ConfigResource, ConfigResourceType
 
+from backends.log.kafka_admin import KafkaLogAdmin
+from backends.log.kafka_client import CONNECT_MS, TOO_LARGE, open_client, translate, translated
 from backends.log.protocol import LogError, LogUnavailable, RecordTooLarge, UnknownTopic
 
 log = logging.getLogger(__name__)
 
-REQUEST_MS = 4_000
 DELIVERY_MS = 8_000
-CONNECT_MS = 4_000
 STUCK_SECONDS = DELIVERY_MS / 1000 + 5.0
-GROW_SECONDS = 10.0
 MAX_BUFFERED_BYTES = 32 * 1024 * 1024
 FRAMING_BYTES = 1024  # a record batch's header and the record's own fields
 
-COMMON: dict[str, Any] = {
-    "request_timeout_ms": REQUEST_MS,
-    "bootstrap_timeout_ms": CONNECT_MS,
-    "reconnect_backoff_ms": 50,
-    "reconnect_backoff_max_ms": 1_000,
-}
-
-_TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
-_FINAL = (kafka_errors.AuthorizationError, kafka_errors.UnsupportedVersionError, kafka_errors.KafkaConfigurationError)
 # After these the client's idempotent state is no longer the broker's: only a new producer goes on. A record that ran
 # into the delivery timeout is one of them: kafka-python then gives its producer id up, and never asks for another.
 _BROKEN = (
@@ -50,109 +38,6 @@ _BROKEN = (
     kafka_errors.InvalidProducerIdMappingError,
     kafka_errors.IllegalStateError,
 )
-
-
-def translate(error: BaseException) -> LogError:
-    """Kafka's error in this protocol's words."""
-    name = type(error).__name__  # kafka-python's own errors begin with it already
-    text = str(error) if str(error).startswith(name) else f"{name}: {error}" if str(error) else name
-    if isinstance(error, _TOO_LARGE):
-        return RecordTooLarge(text)
-    if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
-        return UnknownTopic(f"{text}: run zenstep topics create")
-    if isinstance(error, _FINAL):
-        return LogError(text)
-    return LogUnavailable(text)
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Raises kafka-python's errors, and the sockets', as LogErrors."""
-    try:
-        yield
-    except (kafka_errors.KafkaError, OSError) as error:
-        raise translate(error) from error
-
-
-def open_client(kind: Any, servers: str, **options: Any) -> Any:
-    """A client of kafka-python's. Where it cannot connect, its constructor would leave its thread running for ever."""
-    client = kind.__new__(kind)
-    try:
-        client.__init__(bootstrap_servers=servers.split(","), **COMMON | options)
-    except BaseException:
-        if network := getattr(client, "_client", None):
-            network.close()
-        raise
-    return client
-
-
-def as_identity(topic_id: object) -> str | None:
-    """A topic's id as text; None of a broker before 2.8, whose topics have none."""
-    return str(topic_id) if topic_id and str(topic_id) != str(uuid.UUID(int=0)) else None
-
-
-class KafkaLogAdmin:
-    """Makes and describes topics."""
-
-    def __init__(self, servers: str) -> None:
-        with translated():
-            self._client = open_client(KafkaAdminClient, servers)
-
-    def create_topic(self, topic: str, partitions: int, replication: int) -> bool:
-        """See Admin. The broker stamps records as it appends them, so that their times never fall."""
-        new = {
-            topic: {
-                "num_partitions": partitions,
-                "replication_factor": replication,
-                "configs": {"message.timestamp.type": "LogAppendTime"},
-            }
-        }
-        with translated():
-            try:
-                self._client.create_topics(new, wait_for_metadata=True)
-            except kafka_errors.TopicAlreadyExistsError:
-                return False
-        return True
-
-    def topics(self) -> dict[str, int]:
-        with translated():
-            return {t["name"]: len(t["partitions"]) for t in self._client.describe_topics()}
-
-    def identities(self) -> dict[str, str]:
-        with translated():
-            found = ((t["name"], t.get("topic_id")) for t in self._client.describe_topics())
-            return {name: identity for name, given in found if (identity := as_identity(given)) is not None}
-
-    def add_partitions(self, topic: str, total: int) -> bool:
-        has = self.topics().get(topic)
-        if has is None:
-            raise UnknownTopic(f"there is no topic {topic}: run zenstep topics create")
-        if has > total:
-            raise LogError(f"{topic} has {has} partitions already, and none can be taken away")
-        if has == total:
-            return False
-        with translated():
-            self._client.create_partitions({topic: total})
-        deadline = time.monotonic() + GROW_SECONDS
-        while self.topics().get(topic, 0) < total:
-            if time.monotonic() > deadline:
-                raise LogUnavailable(f"{topic} does not show its new partitions")
-            time.sleep(0.05)
-        return True
-
-    def config(self, topic: str, *names: str) -> dict[str, str]:
-        """These settings of the topic, its own or the broker's."""
-        resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs=list(names))
-        with translated():
-            described = self._client.describe_configs([resource], config_filter="all")
-        return {name: str(described["topic"][topic][name]["value"]) for name in names}
-
-    def max_message_bytes(self, topic: str) -> int:
-        """The topic's own `max.message.bytes`."""
-        return int(self.config(topic, "max.message.bytes")["max.message.bytes"])
-
-    def close(self) -> None:
-        self._client.close()
 
 
 class KafkaLogProducer:
@@ -250,8 +135,9 @@ class KafkaLogProducer:
                 raise LogUnavailable("closed")
             if self._client is None:
                 with translated():
-                    client = KafkaProducer(
-                        bootstrap_servers=self._servers.split(","),
+                    client: KafkaProducer = open_client(
+                        KafkaProducer,
+                        self._servers,
                         acks="all",
                         enable_idempotence=True,
                         delivery_timeout_ms=DELIVERY_MS,
@@ -263,7 +149,6 @@ class KafkaLogProducer:
                         max_block_ms=0,
                         allow_auto_create_topics=False,
                         metrics_enabled=False,
-                        **COMMON,
                     )
                     for topic in self._limits:
                         _learn(client, topic)
@@ -274,7 +159,7 @@ class KafkaLogProducer:
         """The idempotent producer ends for good not only when fenced: a batch that the broker calls too large does it
         too. On kafka-python's own thread, so closing and connecting happen on another.
         """
-        if isinstance(error, _BROKEN + _TOO_LARGE):
+        if isinstance(error, _BROKEN + TOO_LARGE):
             self._replace(client)
 
     def _replace_if_stuck(self) -> None:

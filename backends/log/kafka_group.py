@@ -16,7 +16,8 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import OffsetAndMetadata
 
-from backends.log.kafka import REQUEST_MS, as_identity, open_client, translated
+from backends.log.kafka_admin import as_identity
+from backends.log.kafka_client import REQUEST_MS, open_client, translated
 from backends.log.protocol import LogUnavailable, OffsetOutOfRange, OnAssign, OnRevoke, Record, TopicPartition
 
 log = logging.getLogger(__name__)

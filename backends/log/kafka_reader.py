@@ -7,7 +7,8 @@ import kafka
 from kafka import KafkaConsumer
 from kafka import errors as kafka_errors
 
-from backends.log.kafka import KafkaLogAdmin, open_client, translated
+from backends.log.kafka_admin import KafkaLogAdmin
+from backends.log.kafka_client import open_client, translated
 from backends.log.protocol import LogUnavailable, OffsetOutOfRange, Record, TopicPartition, UnknownTopic
 
 READ_SECONDS = 10.0

@@ -46,7 +46,7 @@ def open_admin(url: str) -> Admin:
     """Raises ValueError as `open_producer`."""
     kind, rest = _split(url)
     if kind == "kafka":
-        from backends.log.kafka import KafkaLogAdmin
+        from backends.log.kafka_admin import KafkaLogAdmin
 
         return KafkaLogAdmin(rest)
     from backends.log.sqlite import SqliteLogAdmin
