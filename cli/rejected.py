@@ -6,10 +6,11 @@ import click
 import msgspec
 import orjson
 
-from backends.store.rejected import Place, Rejected, RejectedRows, Wanted
+from backends.store.rejected import Rejected, RejectedRows, Wanted
 from cli.output import command, json_option, show, store, when
 from cli.rejected_replay import replay
 from cli.rejected_rows import PlaceType, filters, written
+from schemas.records import Place
 
 
 @click.group()

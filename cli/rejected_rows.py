@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 
 import click
 
-from backends.store.rejected import Place
 from cli.parameters import TIME, UUID
+from schemas.records import Place
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -124,6 +124,17 @@ class Refused(_Header, kw_only=True, tag="refused"):
 Line = Envelope | Heartbeat | OfStep
 AnyLine = Line | Refused
 
+
+class Place(NamedTuple):
+    """Where something stood in the log. `event` is the index in the envelope, -1 the whole line."""
+
+    topic: str
+    partition: int
+    offset: int
+    line: int
+    event: int
+
+
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[AnyLine] = msgspec.json.Decoder(AnyLine)
 _KINDS = {kind.__struct_config__.tag for kind in get_args(AnyLine)}

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from schemas.records import Place
 from service import metrics
 from workers.bisect import AllFail, Failed
-from workers.items import Item, Place, Rejection, reject
+from workers.items import Item, Rejection, reject
 from workers.limit import REASONS, Fate, TooMuchPoison
 
 log = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from backends.store.counting import Counting, Move, OffsetMoved, Transaction
 from backends.store.engine import ENVIRONMENT_ERRORS
 from backends.store.migrate import create_day_partitions
 from schemas import tables as t
+from schemas.records import Place
 from service import metrics
 from workers import accounting, clock, items, small
 from workers.accounting import Written
@@ -165,7 +166,7 @@ def _moves(records: Sequence[Record], expected: Mapping[TopicPartition, int]) ->
     return [Move(*tp, expected[tp], last.offset + 1, last.timestamp) for tp, last in ends.items()]
 
 
-def _new(transaction: Transaction, accepted: list[Item]) -> set[items.Place]:
+def _new(transaction: Transaction, accepted: list[Item]) -> set[Place]:
     """The places of the events whose ids were not in; of several with one id in this batch, the first."""
     first: dict[tuple[str, str], Item] = {}
     for item in accepted:

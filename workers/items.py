@@ -8,19 +8,9 @@ import msgspec
 from backends.log import Record
 from schemas import records
 from schemas.ids import NIL
-from schemas.records import Envelope, Heartbeat, Line, OfStep, RecordEvent, Refused
+from schemas.records import Envelope, Heartbeat, Line, OfStep, Place, RecordEvent, Refused
 
 WHOLE_LINE = -1
-
-
-class Place(NamedTuple):
-    """Where something stood in the log. `event` is the index in the envelope, -1 the whole line."""
-
-    topic: str
-    partition: int
-    offset: int
-    line: int
-    event: int
 
 
 class Item(NamedTuple):

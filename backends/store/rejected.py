@@ -7,18 +7,9 @@ import sqlalchemy as sa
 
 from backends.store.engine import read_only
 from schemas import tables as t
+from schemas.records import Place
 
 _KEY = tuple(column.name for column in t.rejected.primary_key)
-
-
-class Place(NamedTuple):
-    """Where it stood in the log. `event` is the index in the envelope, -1 the whole line."""
-
-    topic: str
-    partition: int
-    offset: int
-    line: int
-    event: int
 
 
 class Rejected(NamedTuple):
