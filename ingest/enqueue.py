@@ -42,8 +42,9 @@ class Enqueuer:
 
     def connect(self) -> None:
         """Asks the log for the topic; blocking, and again whenever it was away. Raises LogError."""
+        partitions = self._producer.partitions(self.topic)
         self.max_bytes = self._producer.max_record_bytes(self.topic)
-        self._partitions = self._producer.partitions(self.topic)
+        self._partitions = partitions
 
     @property
     def connected(self) -> bool:

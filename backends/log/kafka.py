@@ -69,7 +69,8 @@ class KafkaLogProducer:
         return count
 
     def max_record_bytes(self, topic: str) -> int:
-        self.partitions(topic)
+        if topic not in self._limits:
+            self.partitions(topic)
         return self._limits[topic]
 
     def ping(self, timeout: float) -> None:

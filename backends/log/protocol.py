@@ -49,7 +49,10 @@ class Producer(Protocol):
         """How many partitions the topic has. Raises UnknownTopic, LogUnavailable."""
 
     def max_record_bytes(self, topic: str) -> int:
-        """The largest value that one record of the topic may have, framing allowed for. Raises as `partitions`."""
+        """The largest value that one record of the topic may have, framing allowed for.
+
+        As the last `partitions` of the topic found it, which is asked only where it never was. Raises as that does.
+        """
 
     def ping(self, timeout: float) -> None:
         """Raises LogUnavailable if the log does not answer within `timeout` seconds."""
