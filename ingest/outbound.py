@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -29,52 +30,62 @@ FLUSH_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
 
 
+class _Outage(NamedTuple):
+    """What an edge with a spool has for an outage of the log."""
+
+    spool: Spool
+    spooling: Spooling
+    flusher: Flusher
+
+
 class Outbound:
     """Raises SettingsError where the spool's folder cannot be had."""
 
     def __init__(self, settings: Settings, engine: sa.Engine) -> None:
-        self._spool = _open_spool(settings)
+        spool = _open_spool(settings)
         self._producer: Producer = open_producer(settings.log_url)
         self._tally = Tally(engine)
-        self._spooling = Spooling(self._spool) if self._spool is not None else None
-        self._flusher = Flusher(self._spool, self._producer, self._tally) if self._spool is not None else None
+        self._outage = None
+        if spool is not None:
+            self._outage = _Outage(spool, Spooling(spool), Flusher(spool, self._producer, self._tally))
+        spooling = self._outage.spooling if self._outage is not None else None
         topics = Topics(settings.topic_prefix)
         events, small, self.refused = self._enqueuers = [
             Enqueuer(self._producer, topic, settings.produce_timeout, self._tally) for topic in topics.all()
         ]
-        self.events = Durable(events, self._spooling, self._tally)
-        self.small = Durable(small, self._spooling, self._tally)
+        self.events = Durable(events, spooling, self._tally)
+        self.small = Durable(small, spooling, self._tally)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """From the event loop that serves."""
         self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(self._tally.run())]
-        if self._flusher is not None and self._spooling is not None:
-            self._tasks.append(asyncio.create_task(self._flusher.run(self._spooling.stored)))
+        if self._outage is not None:
+            self._tasks.append(asyncio.create_task(self._outage.flusher.run(self._outage.spooling.stored)))
 
     async def close(self) -> None:
         """When nothing more is put: gives the spool a moment to be flushed, and keeps what is left. Takes a bound."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._flusher is not None and self._spool is not None:
+        if self._outage is not None:
             with suppress(TimeoutError, LogError, SpoolError):
                 async with asyncio.timeout(FLUSH_SECONDS):
-                    await self._flusher.drain()
-            left = self._spool.status().events
+                    await self._outage.flusher.drain()
+            left = self._outage.spool.status().events
             if left:
                 log.warning("events stay in the spool", extra={"events": left})
         await asyncio.to_thread(self._producer.close, CLOSE_SECONDS)
         await self._tally.close()
-        if self._spooling is not None and self._spool is not None:
-            self._spooling.close()
-            self._spool.close()
+        if self._outage is not None:
+            self._outage.spooling.close()
+            self._outage.spool.close()
 
     def checks(self) -> dict[str, Check]:
         """For /readyz: with a spool that takes requests the log may be away; while the log is there, the spool."""
-        spool = self._spool
-        if spool is None:
+        if self._outage is None:
             return {"log": self._log_problem}
+        spool = self._outage.spool
         return {
             "log": Tolerated(self._log_problem, lambda: spool.problem() is None),
             "spool": Tolerated(spool.problem, self._healthy),
