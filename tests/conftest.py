@@ -1,3 +1,3 @@
 """What all tests share; the servers are in tests/servers/."""
 
-pytest_plugins = ["tests.servers.fixtures", "tests.spools"]
+pytest_plugins = ["tests.servers.fixtures", "tests.spools", "tests.installed"]

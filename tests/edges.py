@@ -1,9 +1,11 @@
 """An edge over HTTP on a log and a store, with two organisations that have a key each, and what it put into the log."""
 
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -96,6 +98,24 @@ def view(**fields: Any) -> dict[str, Any]:
 def accepted(answer: httpx.Response, count: int) -> None:
     assert (answer.status_code, answer.content) == (202, b'{"accepted":%d}' % count)
     assert answer.headers["content-type"] == "application/json"
+
+
+def unavailable(answer: httpx.Response) -> bool:
+    """A 503 is always the documented one."""
+    if answer.status_code != 503:
+        return False
+    assert answer.content == b'{"error":"Service unavailable"}'
+    assert answer.headers["retry-after"] == "5"
+    return True
+
+
+@contextmanager
+def locked(database: Path) -> Iterator[None]:
+    """Somebody else holds the write lock, as a slow disk would hold up every append."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
 
 
 def bearer(key: str) -> dict[str, str]:

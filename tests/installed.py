@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
@@ -148,3 +149,17 @@ def sqlite_urls(folder: Path) -> tuple[str, str]:
 
 def received(days_ago: int = 0) -> int:
     return NOW - days_ago * 86_400_000
+
+
+@pytest.fixture(params=["kafka and postgres", "sqlite"])
+def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installed]:
+    log_url, store_url = sqlite_urls(tmp_path)
+    if request.param != "sqlite":
+        log_url = f"kafka://{request.getfixturevalue('kafka_servers')}"
+        store_url = request.getfixturevalue("postgres_url")
+    yield from install(log_url, store_url)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Installed]:
+    yield from install(*sqlite_urls(tmp_path))

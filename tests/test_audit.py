@@ -18,9 +18,8 @@ from ingest import tally
 from schemas import tables as t
 from schemas.ids import NIL, partition_of
 from tests.commands import Zenstep
-from tests.edges import PARTITIONS, Running, accepted, edge, make_topics, make_world
+from tests.edges import PARTITIONS, Running, accepted, edge, locked, make_topics, make_world
 from tests.stepping import Stepping, stepping
-from tests.test_edge_outages import locked
 from tests.working import until, working
 from tests.worlds import new_id
 

@@ -1,11 +1,8 @@
 """The edge while its log or its store is away, slow, or back again, and while it is told to end."""
 
 import signal
-import sqlite3
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +19,11 @@ from tests.edges import (
     accepted,
     bearer,
     edge,
+    locked,
     make_topics,
     make_world,
     read_envelopes,
+    unavailable,
     view,
 )
 from tests.processes import role
@@ -33,26 +32,8 @@ from tests.servers.ports import free_port
 from tests.working import until
 
 
-def unavailable(answer: httpx.Response) -> bool:
-    """A 503 is always the documented one."""
-    if answer.status_code != 503:
-        return False
-    assert answer.content == b'{"error":"Service unavailable"}'
-    assert answer.headers["retry-after"] == "5"
-    return True
-
-
 def send(running: Running) -> httpx.Response:
     return running.post({"events": [view(id=str(uuid.uuid4()))]})
-
-
-@contextmanager
-def locked(database: Path) -> Iterator[None]:
-    """Somebody else holds the write lock, as a slow disk would hold up every append."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("ROLLBACK")
 
 
 @pytest.mark.parametrize("kind", ["kafka", "sqlite"])

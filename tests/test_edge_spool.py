@@ -23,17 +23,18 @@ from tests.edges import (
     accepted,
     bearer,
     edge,
+    locked,
     make_topics,
     make_world,
     read_envelopes,
     read_heartbeats,
     read_refused,
+    unavailable,
     view,
 )
 from tests.processes import Process, role
 from tests.servers.kafka import Kafka
 from tests.servers.ports import free_port
-from tests.test_edge_outages import locked, unavailable
 from tests.working import until
 
 

@@ -2,7 +2,6 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,27 +18,13 @@ from schemas import records
 from schemas import tables as t
 from schemas.small import person_digest
 from tests.edges import EVENTS, SECRET, bearer, edge
-from tests.installed import Installed, install, sqlite_urls
+from tests.installed import Installed
 from tests.snapshot import COUNTED, snapshot
 from tests.working import until
 from tests.worlds import NOW, envelope, event, new_id
 
 USER, OTHER = "planted-user@example.com", "another-user"
 BROWSER = "planted-browser é"
-
-
-@pytest.fixture(params=["kafka and postgres", "sqlite"])
-def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installed]:
-    log_url, store_url = sqlite_urls(tmp_path)
-    if request.param != "sqlite":
-        log_url = f"kafka://{request.getfixturevalue('kafka_servers')}"
-        store_url = request.getfixturevalue("postgres_url")
-    yield from install(log_url, store_url)
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[Installed]:
-    yield from install(*sqlite_urls(tmp_path))
 
 
 def on_kafka(here: Installed) -> bool:

@@ -1,7 +1,6 @@
 """The edge's limits over real HTTP: alone, together through a Redis, and while that is away."""
 
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,30 +21,12 @@ from ingest.body import MAX_BODY_BYTES
 from ingest.keys import KeyCache
 from schemas.limits import LIMITS, STRANGERS
 from tests.edges import EVENTS, HEARTBEAT, Running, World, bearer, edge, make_world, view
+from tests.limits import TOLD, over, standing
 from tests.servers.redis import Redis
 from tests.working import until
 
-TOLD = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 GOOD = orjson.dumps({"events": [view()]})
 FLOWS = "/api/v1/flows"
-
-
-def standing(answer: httpx.Response) -> tuple[int, int, int]:
-    """The status, and the limit and what is left of it. The three headers are on every answer, once each."""
-    assert [len(answer.headers.get_list(name)) for name in TOLD] == [1, 1, 1], answer
-    assert 0 < int(answer.headers["x-ratelimit-reset"]) - time.time() + 1 < 62
-    return answer.status_code, int(answer.headers["x-ratelimit-limit"]), int(answer.headers["x-ratelimit-remaining"])
-
-
-def over(answer: httpx.Response) -> bool:
-    if answer.status_code != 429:
-        return False
-    seconds = answer.json()["retryAfter"]
-    assert answer.content == b'{"error":"Rate limit exceeded","retryAfter":%d}' % seconds
-    assert answer.headers.get_list("retry-after") == [str(seconds)] and 1 <= seconds <= 60
-    assert answer.headers["content-type"] == "application/json"
-    assert standing(answer)[2] == 0
-    return True
 
 
 @pytest.fixture

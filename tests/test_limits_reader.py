@@ -1,6 +1,5 @@
 """The reader's limits and its cross-origin answers, over real HTTP."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,10 +9,10 @@ import pytest
 from backends.store.engine import open_engine
 from schemas.limits import LIMITS, STRANGERS
 from tests.issuer import USER
+from tests.limits import TOLD, over, standing
 from tests.reading import RANGE, World, bearer, make_world, path, reading
 
 NOBODY = "99999999-9999-4999-8999-999999999999"
-TOLD = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 
 
 @pytest.fixture
@@ -27,24 +26,6 @@ def world(store_url: str) -> Iterator[World]:
 def client(store_url: str, world: World) -> Iterator[httpx.Client]:
     with reading(store_url) as client:
         yield client
-
-
-def standing(answer: httpx.Response) -> tuple[int, int, int]:
-    """The status, and the limit and what is left of it. The three headers are on every answer, once each."""
-    assert [len(answer.headers.get_list(name)) for name in TOLD] == [1, 1, 1], answer
-    assert 0 < int(answer.headers["x-ratelimit-reset"]) - time.time() + 1 < 62
-    return answer.status_code, int(answer.headers["x-ratelimit-limit"]), int(answer.headers["x-ratelimit-remaining"])
-
-
-def over(answer: httpx.Response) -> bool:
-    if answer.status_code != 429:
-        return False
-    seconds = answer.json()["retryAfter"]
-    assert answer.content == b'{"error":"Rate limit exceeded","retryAfter":%d}' % seconds
-    assert answer.headers.get_list("retry-after") == [str(seconds)] and 1 <= seconds <= 60
-    assert answer.headers["content-type"] == "application/json"
-    assert standing(answer)[2] == 0
-    return True
 
 
 def test_a_flows_requests_count_for_its_organisation_whoever_asks(client: httpx.Client, world: World) -> None:

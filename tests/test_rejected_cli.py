@@ -18,25 +18,11 @@ from schemas import tables as t
 from schemas.ids import NIL, partition_of
 from schemas.records import Refused
 from tests.edges import PARTITIONS
-from tests.installed import Installed, install, received, sqlite_urls
+from tests.installed import Installed, received
 from tests.working import until
 from tests.worlds import NOW, envelope, event, new_id
 
 HASH = "5" * 64
-
-
-@pytest.fixture(params=["kafka and postgres", "sqlite"])
-def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installed]:
-    log_url, store_url = sqlite_urls(tmp_path)
-    if request.param != "sqlite":
-        log_url = f"kafka://{request.getfixturevalue('kafka_servers')}"
-        store_url = request.getfixturevalue("postgres_url")
-    yield from install(log_url, store_url)
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[Installed]:
-    yield from install(*sqlite_urls(tmp_path))
 
 
 def of_later(here: Installed, number: int = 1) -> list[bytes]:

@@ -4,7 +4,6 @@ import json
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,23 +18,9 @@ from schemas import tables as t
 from schemas.ids import partition_of
 from schemas.records import Heartbeat
 from tests.edges import PARTITIONS
-from tests.installed import Installed, install, sqlite_urls
+from tests.installed import Installed
 from tests.working import until
 from tests.worlds import NOW, envelope, event, new_id
-
-
-@pytest.fixture(params=["kafka and postgres", "sqlite"])
-def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installed]:
-    log_url, store_url = sqlite_urls(tmp_path)
-    if request.param != "sqlite":
-        log_url = f"kafka://{request.getfixturevalue('kafka_servers')}"
-        store_url = request.getfixturevalue("postgres_url")
-    yield from install(log_url, store_url)
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[Installed]:
-    yield from install(*sqlite_urls(tmp_path))
 
 
 def views(here: Installed, number: int) -> list[bytes]:

@@ -12,9 +12,9 @@ from backends.log import TopicPartition, open_reader
 from backends.spool import Entry, Spool
 from schemas.ids import partition_of
 from tests.commands import PROGRAM, Zenstep
+from tests.edges import locked
 from tests.servers.ports import free_port
 from tests.spools import append
-from tests.test_edge_outages import locked
 from tests.working import until
 
 TOPIC = "zenstep.events"
