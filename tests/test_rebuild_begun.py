@@ -90,7 +90,9 @@ def test_stopped_between_any_two_batches_it_goes_on_where_it_was(traffic: Traffi
                 reached.append(sum(at.offset for at in beside.positions().values()))
             assert traffic.numbers() == before
     assert reached == sorted(reached)
-    assert 0 < reached[1] < reached[-1] <= 60
+    # On a slow machine a round without work asks once more: how many tries it takes is not told, that they add up is.
+    assert reached[1] > 2 * reached[0] > 0
+    assert reached[-1] <= 60
     assert traffic.numbers() == before
 
 
