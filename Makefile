@@ -3,6 +3,7 @@
 # make dev     the whole system until Ctrl-C, for a page of yours
 # make up      the whole system on Kafka, PostgreSQL and Redis in containers; then make smoke, make down
 # make chaos   kills, freezes, cuts and fills a whole installation: ROUNDS=10 SEED=1; make chaos-sabotage shows it can fail
+# make bench   what the edge and the worker cost, beside their peers; make bench-quick holds the ratios to bench/bounds.json
 # make lint    ruff, mypy --strict, import-linter
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +12,7 @@ ROUNDS ?= 10
 SEED ?= 1
 export COMPOSE
 
-.PHONY: demo dev test test-containers chaos chaos-sabotage lint format lock up down smoke clean
+.PHONY: demo dev test test-containers chaos chaos-sabotage lint format lock peers-lock up down smoke clean
 
 demo: .venv/run
 	$(BIN)/zenstep demo
@@ -49,6 +50,15 @@ lock: .venv/dev
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml --group build -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -c requirements.lock pyproject.toml --group build --group dev -o requirements-dev.lock
 
+# The programs that the benchmarks compare with, which share nothing with ours.
+peers-lock: .venv/dev
+	cd bench/peers && ../../$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --no-strip-extras --upgrade requirements.in -o requirements.lock
+
+.venv-peers/ready: bench/peers/requirements.lock
+	test -e .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/peers/requirements.lock
+	touch $@
+
 # The package itself is installed from this folder without asking an index, by the build backend of the lock file.
 .venv/run: requirements.lock pyproject.toml
 	test -e .venv/bin/python || $(PYTHON) -m venv .venv
@@ -72,4 +82,4 @@ smoke: .venv/run
 	$(BIN)/python deploy/smoke.py
 
 clean:
-	rm -rf .venv .zenstep .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .zenstep .mypy_cache .pytest_cache .ruff_cache .hypothesis
