@@ -12,7 +12,7 @@ ROUNDS ?= 10
 SEED ?= 1
 export COMPOSE
 
-.PHONY: demo dev test test-containers chaos chaos-sabotage lint format lock peers-lock up down smoke clean
+.PHONY: demo dev test test-containers chaos chaos-sabotage lint format lock peers-lock bench bench-quick up down smoke clean
 
 demo: .venv/run
 	$(BIN)/zenstep demo
@@ -49,6 +49,15 @@ format: .venv/dev
 lock: .venv/dev
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml --group build -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -c requirements.lock pyproject.toml --group build --group dev -o requirements-dev.lock
+
+# Wants an otherwise idle machine with two cores. Each part also runs alone; see docs/performance.md.
+bench: .venv/dev .venv-peers/ready
+	$(BIN)/python -m bench.edge --steady 300 --out bench/results/edge.json
+	$(BIN)/python -m bench.report
+
+# Ratios alone, which a busy machine hardly moves.
+bench-quick: .venv/dev .venv-peers/ready
+	$(BIN)/python -m bench.quick $(ARGS)
 
 # The programs that the benchmarks compare with, which share nothing with ours.
 peers-lock: .venv/dev

@@ -18,6 +18,7 @@ class Table(TypedDict):
     columns: list[str]
     rows: list[list[str]]
     note: str
+    headline: bool  # whether README.md shows it too
 
 
 class Results(TypedDict):
@@ -30,13 +31,11 @@ class Results(TypedDict):
     tables: list[Table]
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], note: str = "") -> Table:
-    return {
-        "title": title,
-        "columns": list(columns),
-        "rows": [[str(cell) for cell in row] for row in rows],
-        "note": note,
-    }
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], note: str = "", headline: bool = False
+) -> Table:
+    cells = [[str(cell) for cell in row] for row in rows]
+    return {"title": title, "columns": list(columns), "rows": cells, "note": note, "headline": headline}
 
 
 def write(path: Path, title: str, command: str, tables: Sequence[Table], **raw: Any) -> None:

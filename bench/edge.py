@@ -1,0 +1,148 @@
+"""What a request costs the edge, beside its peers: `python -m bench.edge`. Loopback only; two cores."""
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from bench import results
+from bench.bodies import Kind
+from bench.edge_measure import Load, at_rate, middle, rounds, saturate
+from bench.edge_subjects import FASTAPI, OURS, SUBJECTS, Subject
+from bench.edge_tables import Measured, Memory, tables
+from bench.edge_world import World, world
+
+OUT = results.FOLDER / "edge.json"
+SHARES = (0.3, 0.6, 0.8)
+SLICE_SECONDS = 10.0  # of the steady load, between two looks at the memory
+TITLE = "The edge"
+
+ALL, PAIR = tuple(SUBJECTS), (OURS, FASTAPI)
+PLAN: dict[Load, Sequence[str]] = {
+    Load(Kind(1), 100): ALL,
+    Load(Kind(50), 100): ALL,
+    Load(Kind(1, gzip=True), 100): PAIR,
+    Load(Kind(50, gzip=True), 100): PAIR,
+    Load(Kind(1), 1): PAIR,
+    Load(Kind(50), 1): PAIR,
+    Load(Kind(1), 10_000): PAIR,
+    Load(Kind(50), 10_000): PAIR,
+}
+
+
+class Times(NamedTuple):
+    """Rounds, and seconds of each measure."""
+
+    rounds: int
+    seconds: float
+    warm: float
+    latency: float
+
+
+def measure(load: Load, names: Sequence[str], times: Times) -> Measured:
+    """On servers of its own, so that what one load has filled, disks and caches, is not the next one's."""
+    with fresh(load.organisations) as place, ExitStack() as stack:
+        subjects = [stack.enter_context(SUBJECTS[name](place, load.kind.events)) for name in names]
+        found = rounds(place, subjects, load, times.rounds, times.seconds, times.warm)
+        latencies = {
+            subject.name: [
+                at_rate(place, subject, load, share, middle(found[subject.name]).rate, times.latency)
+                for share in SHARES
+            ]
+            for subject in subjects
+            if times.latency
+        }
+    return Measured(load, found, latencies)
+
+
+def steady(seconds: float, share: float = 0.6) -> Memory:
+    """The memory of ours at this share of its saturation."""
+    load = Load(Kind(1), 100)
+    with fresh(load.organisations) as place, SUBJECTS[OURS](place, 1) as subject:
+        rate = saturate(place, subject, load, 5).rate
+        seen = [_rss(subject)]
+        for _ in range(round(seconds / SLICE_SECONDS)):
+            at_rate(place, subject, load, share, rate, SLICE_SECONDS)
+            seen.append(_rss(subject))
+    return Memory(rate * share, SLICE_SECONDS, seen)
+
+
+@contextmanager
+def fresh(organisations: int) -> Iterator[World]:
+    with (
+        tempfile.TemporaryDirectory(prefix="zenstep-bench-", ignore_cleanup_errors=True) as name,
+        world(Path(name), organisations) as place,
+    ):
+        yield place
+
+
+def show(console: Console, table: results.Table) -> None:
+    shown = RichTable(*table["columns"], title=table["title"], caption=table["note"], title_justify="left")
+    for row in table["rows"]:
+        shown.add_row(*row)
+    console.print(shown)
+
+
+@click.command()
+@click.option("--rounds", "number", default=3, show_default=True, help="Measures of each server, in turns.")
+@click.option("--seconds", default=5.0, show_default=True, help="Of each measure.")
+@click.option("--warm", default=2.0, show_default=True, help="Seconds before the first one.")
+@click.option("--latency", default=8.0, show_default=True, help="Seconds at each rate; 0 leaves the rates out.")
+@click.option("--steady", "steadily", default=0.0, show_default=True, help="Seconds of a steady load, for the memory.")
+@click.option("--events", type=click.Choice(["1", "50"]), help="Only bodies of this size.")
+@click.option("--organisations", type=int, help="Only loads with so many.")
+@click.option("--plain", is_flag=True, help="Only bodies that are not compressed.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON of the run, such as bench/results/edge.json.")
+def main(
+    number: int,
+    seconds: float,
+    warm: float,
+    latency: float,
+    steadily: float,
+    events: str | None,
+    organisations: int | None,
+    plain: bool,
+    out: Path | None,
+) -> None:
+    """Measure the edge and its peers under each load."""
+    console = Console(width=160)
+    times = Times(number, seconds, warm, latency)
+    found = []
+    for load, names in PLAN.items():
+        asked = events in (None, str(load.kind.events)) and organisations in (None, load.organisations)
+        if asked and not (plain and load.kind.gzip):
+            console.print(f"{load.kind.name}, {load.organisations:,} organisations")
+            found.append(measure(load, names, times))
+    memory = steady(steadily) if steadily else None
+    made = tables(found, memory)
+    for table in made:
+        show(console, table)
+    if out is not None:
+        command = "python -m bench.edge " + " ".join(sys.argv[1:])
+        results.write(out, TITLE, command, made, measured=[_raw(m) for m in found], memory=memory and memory._asdict())
+
+
+def _raw(found: Measured) -> dict[str, object]:
+    return {
+        "load": {**found.load.kind._asdict(), "organisations": found.load.organisations},
+        "rounds": {name: [_rounded(one) for one in theirs] for name, theirs in found.rounds.items()},
+        "latencies": {name: [_rounded(one) for one in theirs] for name, theirs in found.latencies.items()},
+    }
+
+
+def _rounded(one: NamedTuple) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in one._asdict().items()}
+
+
+def _rss(subject: Subject) -> float:
+    return round(subject.cost().rss / 2**20, 1)
+
+
+if __name__ == "__main__":
+    main()
