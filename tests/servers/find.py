@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.servers.containers import engine_answers
-from tests.servers.kafka import ContainerKafka, Kafka, LocalKafka
-from tests.servers.postgres import ContainerPostgres, LocalPostgres, Postgres
+from tests.servers.kafka import ContainerKafka, Kafka, quick_kafka, restless_kafka
+from tests.servers.postgres import ContainerPostgres, Postgres, quick_postgres
 from tests.servers.redis import ContainerRedis, LocalRedis, Redis
 
 REQUIRED = {name.strip() for name in os.environ.get("ZENSTEP_TEST_REQUIRE", "").split(",") if name.strip()}
@@ -48,10 +48,10 @@ class Servers:
         self._used: dict[str, set[str]] = {}
 
     def kafka(self, test: str) -> Any:
-        return self._get("kafka", ContainerKafka, LocalKafka, test)
+        return self._get("kafka", ContainerKafka, quick_kafka, test)
 
     def postgres(self, test: str) -> Any:
-        return self._get("postgres", ContainerPostgres, LocalPostgres, test)
+        return self._get("postgres", ContainerPostgres, quick_postgres, test)
 
     def redis(self, test: str) -> Any:
         return self._get("redis", ContainerRedis, LocalRedis, test)
@@ -59,13 +59,13 @@ class Servers:
     def private_kafka(self, test: str) -> Kafka:
         """A broker that the test may stop, and has to close."""
         self.kafka(test)  # skips or fails as every Kafka test does
-        broker: Kafka = self._private("kafka", ContainerKafka, LocalKafka)
+        broker: Kafka = self._private("kafka", ContainerKafka, restless_kafka)
         return broker
 
     def private_postgres(self, test: str) -> Postgres:
         """A PostgreSQL that the test may stop, and has to close."""
         self.postgres(test)
-        server: Postgres = self._private("postgres", ContainerPostgres, LocalPostgres)
+        server: Postgres = self._private("postgres", ContainerPostgres, quick_postgres)
         return server
 
     def private_redis(self, test: str) -> Redis:

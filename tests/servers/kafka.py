@@ -1,23 +1,21 @@
 """Apache Kafka for tests: one node in KRaft mode, as a local process or a container."""
 
-import os
-import shutil
 import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from backends.log import LogUnavailable, open_admin
 from tests.servers.containers import ServerContainer
+from tests.servers.kafka_program import VERSION, jars, quick_options
 from tests.servers.ports import end, free_port, wait_listening
 
-VERSION = "4.1.2"
 IMAGE = f"apache/kafka:{VERSION}"
-POM = Path(__file__).with_name("kafka-pom.xml")
 START_SECONDS = 60
+_formatted: dict[str, bytes] = {}
 
 
 class Kafka(Protocol):
@@ -32,48 +30,33 @@ class Kafka(Protocol):
     def close(self) -> None: ...
 
 
-def jars() -> Path:
-    """The folder of Kafka's jars, fetched from Maven Central once. Raises RuntimeError where it cannot be had."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zenstep-ingest"
-    target = cache / f"kafka-{VERSION}"
-    if target.is_dir():
-        return target
-    if not shutil.which("mvn") or not shutil.which("java"):
-        raise RuntimeError("no java and mvn")
-    fresh = cache / f"kafka-{uuid.uuid4()}"
-    fresh.mkdir(parents=True)
-    shutil.copy(POM, fresh / "pom.xml")
-    fetch = ["mvn", "-q", "-B", "-f", str(fresh / "pom.xml"), "dependency:copy-dependencies", "-DincludeScope=runtime"]
-    done = subprocess.run([*fetch, f"-DoutputDirectory={fresh}"], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        shutil.rmtree(fresh)
-        raise RuntimeError("Maven could not fetch Kafka's jars")
-    try:
-        fresh.rename(target)
-    except OSError:  # another run was first
-        shutil.rmtree(fresh)
-    return target
-
-
 class LocalKafka:
     """A process on this machine.
 
     A broker tells its clients where to find it, so who is to come through a proxy needs a listener that says so: `via`
-    has the port of each such listener and the port of the proxy that is told instead.
+    has the port of each such listener and the port of the proxy that is told instead. `options` are for the JVM,
+    `more` are settings of the broker.
     """
 
     how = f"local process {VERSION}"
 
     def __init__(
-        self, folder: Path, port: int | None = None, via: Mapping[int, int] | None = None, heap: str = "512m"
+        self,
+        folder: Path,
+        port: int | None = None,
+        via: Mapping[int, int] | None = None,
+        heap: str = "512m",
+        options: Sequence[str] = (),
+        more: Mapping[str, object] | None = None,
     ) -> None:
         self.log = folder / "kafka.log"
         self.port = port or free_port()
         self.servers = f"127.0.0.1:{self.port}"
         self._jars = jars()
-        self._heap = heap
+        self._options = [f"-Xmx{heap}", *options]
         self._config = folder / "server.properties"
         self._process: subprocess.Popen[bytes] | None = None
+        data = folder / "data"
         controller = free_port()
         others = {f"VIA{number}": ports for number, ports in enumerate((via or {}).items())}
         settings = {
@@ -97,16 +80,17 @@ class LocalKafka:
                 ["CONTROLLER:PLAINTEXT", "PLAINTEXT:PLAINTEXT", *(f"{name}:PLAINTEXT" for name in others)]
             ),
             "inter.broker.listener.name": "PLAINTEXT",
-            "log.dirs": folder / "data",
+            "log.dirs": data,
             "offsets.topic.replication.factor": 1,
             "offsets.topic.num.partitions": 4,
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
             "auto.create.topics.enable": "false",
+            **(more or {}),
         }
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        self._java("kafka.tools.StorageTool", "format", "-t", str(uuid.uuid4()), "-c", str(self._config)).wait(60)
+        self._format(data)
         self.start()
 
     def start(self) -> None:
@@ -133,10 +117,33 @@ class LocalKafka:
         """None while it is stopped."""
         return self._process
 
+    def _format(self, data: Path) -> None:
+        """Two small files, the same for every broker here: a JVM writes them once."""
+        if not _formatted:
+            self._java("kafka.tools.StorageTool", "format", "-t", str(uuid.uuid4()), "-c", str(self._config)).wait(60)
+            _formatted.update({file.name: file.read_bytes() for file in data.iterdir()})
+        data.mkdir(exist_ok=True)
+        for name, content in _formatted.items():
+            (data / name).write_bytes(content)
+
     def _java(self, *arguments: str) -> "subprocess.Popen[bytes]":
-        command = ["java", f"-Xmx{self._heap}", "-cp", f"{self._jars}/*", *arguments]
+        command = ["java", *self._options, "-cp", f"{self._jars}/*", *arguments]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def quick_kafka(folder: Path, more: Mapping[str, object] | None = None) -> LocalKafka:
+    """One that is there soon and lives for a short time: for tests, never for measurements."""
+
+    def train(folder: Path, options: list[str]) -> None:
+        LocalKafka(folder, options=options).close()
+
+    return LocalKafka(folder, options=quick_options(train), more=more)
+
+
+def restless_kafka(folder: Path) -> LocalKafka:
+    """One that is killed and comes back, for which a broker would wait until its former self is given up."""
+    return quick_kafka(folder, {"broker.session.timeout.ms": 3_000, "broker.heartbeat.interval.ms": 500})
 
 
 class ContainerKafka:

@@ -5,6 +5,7 @@ import pwd
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -38,7 +39,7 @@ class Postgres(Protocol):
 class LocalPostgres:
     """Never as root: where the tests run as root, the server runs as `postgres`."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, options: Sequence[str] = ()) -> None:
         self._folder = folder
         self.log = folder / "postgres.log"
         self.port = port or free_port()
@@ -56,6 +57,7 @@ class LocalPostgres:
             str(binaries / "postgres"),
             *("-D", str(folder / "data"), "-k", str(folder), "-p", str(self.port)),
             *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=100"),
+            *options,
         ]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -83,6 +85,11 @@ class LocalPostgres:
     def process(self) -> "subprocess.Popen[bytes] | None":
         """The postmaster; None while it is stopped."""
         return self._process
+
+
+def quick_postgres(folder: Path) -> LocalPostgres:
+    """One that does not wait for the disk: for tests, none of which cuts the power of this machine."""
+    return LocalPostgres(folder, options=["-c", "fsync=off", "-c", "full_page_writes=off"])
 
 
 class ContainerPostgres:
