@@ -71,15 +71,14 @@ def zipf(chance: random.Random, population: int, drawn: int) -> list[int]:
 
 
 class Requests:
-    """An endless supply of requests; each costs its taker one concatenation."""
+    """An endless supply of requests with so many different bodies; each costs its taker one concatenation."""
 
-    def __init__(self, keys: Sequence[str], kind: Kind, seed: int = 1) -> None:
+    def __init__(self, keys: Sequence[str], kind: Kind, different: int, seed: int = 1) -> None:
         chance = random.Random(seed)
         now = datetime.now(UTC)
-        count = 4096 if kind.events < 10 else 512
         self.answer = b'{"accepted":%d}' % kind.events
         self._heads = [_head(key, number, kind) for number, key in enumerate(keys)]
-        self._tails = [_tail(body(chance, kind.events, now), kind) for _ in range(count)]
+        self._tails = [_tail(body(chance, kind.events, now), kind) for _ in range(different)]
         self._keys = zipf(chance, len(keys), DRAWN)
 
     def endless(self) -> Iterator[bytes]:

@@ -16,6 +16,8 @@ from bench.bodies import Kind, Requests
 from bench.load_connection import Unexpected
 from bench.load_runs import Closed, Open, Run
 
+FEW, MANY = 512, 4096  # different bodies: large ones would fill the processor's caches, and not the server's
+
 
 class Order(NamedTuple):
     """A run as it is asked for. Without a rate, as fast as the server answers."""
@@ -73,7 +75,7 @@ def main() -> None:
         order = Order(**json.loads(line))
         which = order.organisations, Kind(order.events, order.gzip)
         if which not in made:
-            made[which] = Requests(keys[: order.organisations], which[1])
+            made[which] = Requests(keys[: order.organisations], which[1], MANY if order.events < 10 else FEW)
             gc.freeze()
         _say(json.dumps(uvloop.run(perform(order, made[which]))._asdict()))
 
