@@ -172,3 +172,12 @@ def _peak(pid: int) -> int:
         lines = Path(f"/proc/{member}/status").read_text().splitlines()
         total += next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     return total
+
+
+def interleaved(runs: Runs, subjects: Sequence[Subject], shape: Shape, rounds: int) -> dict[str, list[Figure]]:
+    """In turns, so that what else the machine does meets all of them."""
+    found: dict[str, list[Figure]] = {subject.name: [] for subject in subjects}
+    for _ in range(rounds):
+        for subject in subjects:
+            found[subject.name].append(runs.measure(subject, shape))
+    return found

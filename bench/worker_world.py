@@ -1,4 +1,4 @@
-"""What the worker's benchmarks run on: a real Kafka and a real PostgreSQL on one core, topics filled once, fresh stores."""
+"""What the worker's benchmarks run on: Kafka and PostgreSQL on one core, topics filled once, fresh databases."""
 
 import os
 import tempfile
@@ -113,7 +113,7 @@ def _publish(url: str, organisations: int) -> None:
     """As `zenstep org create` and `flow import` would, in a few statements."""
     flows = catalogue(organisations)
     owners = [{"organisation_id": theirs[0].organisation, "name": "Bench", "created_at": 1} for theirs in flows]
-    rows = [
+    rows: list[dict[str, object]] = [
         {"organisation_id": flow.organisation, "flow_id": flow.flow_id, "name": flow.name, "type": flow.type}
         | {"published_at": flow.published_at, "targeting": {}, "updated_at": 1}
         for theirs in flows

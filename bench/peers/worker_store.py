@@ -16,7 +16,9 @@ ON CONFLICT DO NOTHING RETURNING organisation::text, event_id::text
 """
 COUNTS = """
 INSERT INTO peer_counts
-SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+SELECT * FROM unnest(
+    %s::uuid[], %s::uuid[], %s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]
+)
 ON CONFLICT (organisation, flow, step, hour) DO UPDATE SET
     views = peer_counts.views + excluded.views, completions = peer_counts.completions + excluded.completions,
     skips = peer_counts.skips + excluded.skips, dismissals = peer_counts.dismissals + excluded.dismissals
