@@ -6,6 +6,7 @@ import orjson
 from starlette.types import Send
 
 from ingest.problems import Problem
+from service.cycle import direct
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -72,8 +73,15 @@ def unavailable(reason: str, retry_after: int = 5) -> Refusal:
     return Refusal(503, "Service unavailable", reason, headers=[(b"retry-after", str(retry_after).encode())])
 
 
-async def send_answer(send: Send, status: int, body: bytes, headers: Headers) -> None:
+_JSON = (b"content-type", b"application/json")
+
+
+async def send_answer(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Sends a whole response: JSON, or nothing where there is no body."""
-    described = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())] if body else []
-    await send({"type": "http.response.start", "status": status, "headers": described + headers})
+    described = [_JSON, (b"content-length", b"%d" % len(body)), *headers] if body else headers
+    cycle = direct(send)
+    if cycle is not None:
+        await cycle.answer(status, described, body)
+        return
+    await send({"type": "http.response.start", "status": status, "headers": list(described)})
     await send({"type": "http.response.body", "body": body})

@@ -4,12 +4,14 @@ import hmac
 from codecs import BOM_UTF8
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
 
 from ingest.answers import invalid
-from ingest.problems import MALFORMED, missing, problems, raw_events, too_deep
+from ingest.problems import MALFORMED, problems, raw_events
+from ingest.quick import lower, quick, too_deep, whole
 from schemas.events import MAX_EVENT_BYTES, MAX_EVENTS, Event, EventsRequest, Time
 from schemas.ids import uuid7
 from schemas.records import MAX_CLIENT_MS, VERSION, Envelope, RecordEvent
@@ -26,6 +28,9 @@ _decoder = msgspec.json.Decoder(EventsRequest)
 _list = msgspec.json.Decoder(Annotated[list[Event], msgspec.Meta(min_length=1, max_length=MAX_EVENTS)])
 _alone = msgspec.json.Decoder(_Alone)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+KNOWN_USERS = 4_096
+"""Of which the hash is remembered."""
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class UserHasher:
@@ -38,9 +43,11 @@ class UserHasher:
         self._secret = secret.encode()
         self._size = size
         self._keys: OrderedDict[str, bytes] = OrderedDict()
+        # A batch is one person's nearly always, and the next one often.
+        self.hash = lru_cache(KNOWN_USERS)(self._hash)
+        """64 hex digits of an organisation's user id."""
 
-    def hash(self, organisation: str, user: str) -> str:
-        """64 hex digits."""
+    def _hash(self, organisation: str, user: str) -> str:
         key = self._keys.get(organisation)
         if key is None:
             key = hmac.digest(self._secret, b"zenstep user id\0" + organisation.encode(), "sha256")
@@ -59,11 +66,15 @@ def decode(body: bytes) -> EventsRequest:
         if not body.isascii():
             body.decode()  # fields that no type looks into travel as they are, and a record is UTF-8
             body = body.removeprefix(BOM_UTF8)
-        request = _request(body)
+        request = quick(body)
+        known = request is not None
+        if request is None:
+            request = _request(body)
+            lower(request)
         large = len(body) > MAX_EVENT_BYTES and any(_size(raw) > MAX_EVENT_BYTES for raw in raw_events(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise invalid(problems(body) or [MALFORMED]) from None
-    if large or not all(_whole(event) for event in request.events):
+    if large or not (known or all(whole(event) and not too_deep(event) for event in request.events)):
         raise invalid(problems(body))
     return request
 
@@ -85,13 +96,6 @@ def _size(raw: msgspec.Raw) -> int:
     return memoryview(raw).nbytes
 
 
-def _whole(event: Event) -> bool:
-    """What the types alone cannot say."""
-    flow, step, name = (value is not None for value in (event.flow_id, event.step_id, event.name))
-    nested = isinstance(event.data, msgspec.Raw) and too_deep(bytes(event.data))
-    return not nested and not missing("", event.event_type, flow=flow, step=step, name=name)
-
-
 def envelope(
     request: EventsRequest, organisation: str, environment: str | None, received: int, hasher: UserHasher
 ) -> Envelope:
@@ -107,24 +111,25 @@ def envelope(
 
 
 def _event(event: Event, organisation: str, received: int, hasher: UserHasher) -> RecordEvent:
+    user, time, url = event.user_id, event.timestamp, event.url
     return RecordEvent(
-        id=event.id.lower() if event.id is not None else uuid7(received),
+        id=event.id or uuid7(received),
         type=event.event_type,
-        flow=event.flow_id.lower() if event.flow_id is not None else None,
-        step=event.step_id.lower() if event.step_id is not None else None,
+        flow=event.flow_id,
+        step=event.step_id,
         session=event.session_id,
-        user=hasher.hash(organisation, event.user_id) if event.user_id is not None else None,
+        user=hasher.hash(organisation, user) if user is not None else None,
         anon=event.anonymous_id,
         name=event.name,
         data=event.data,
-        time=epoch_ms(event.timestamp),
-        url=page_address(event.url),
+        time=time if time.__class__ is int else epoch_ms(time),
+        url=page_address(url) if url else None,
     )
 
 
 def epoch_ms(time: datetime | float | None) -> int | None:
     if isinstance(time, datetime):
-        return min(max(0, (time - _EPOCH) // timedelta(milliseconds=1)), MAX_CLIENT_MS)
+        return min(max(0, (time - _EPOCH) // _MILLISECOND), MAX_CLIENT_MS)
     return int(time) if time is not None else None
 
 
@@ -132,7 +137,9 @@ def page_address(url: str | None) -> str | None:
     """Query string, fragment and user part carry tokens and names; they never leave the edge."""
     if not url:
         return None
-    page = url.partition("?")[0].partition("#")[0]
+    page = url
+    if "?" in page or "#" in page:
+        page = page.partition("?")[0].partition("#")[0]
     if "@" in page:
         scheme, separator, rest = page.partition("//")
         authority, slash, path = rest.partition("/")

@@ -6,19 +6,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from prometheus_client import Counter
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from backends.store.catalog import Key
 from ingest import answers, cors
 from ingest.answers import Headers, Refusal
-from ingest.body import ClientGone, read_body
+from ingest.body import ClientGone, body_at_hand, read_body
 from ingest.gate import Gate
 from ingest.privacy import treatment
 from ingest.problems import Problem
 from ingest.refused import STATUSES, Case, Refused
 from schemas.ids import is_uuid
 from service import metrics
+from service.cycle import direct
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +34,15 @@ class Call:
     key: Key
     scope: Scope
     receive: Receive
+    at_hand: bytes | None = None  # the body as it was sent, where all of it has come
     read: bytes | None = None
 
     async def body(self) -> bytes:
         """Raises the Refusals of read_body, and ClientGone. A body that is refused later is noted as `read`."""
-        self.read = await read_body(self.scope["headers"], self.receive)
+        if self.at_hand is None:
+            self.read = await read_body(self.scope["headers"], self.receive)
+        else:
+            self.read = body_at_hand(self.scope["headers"], self.at_hand)
         return self.read
 
     def path_id(self, name: str) -> str:
@@ -70,6 +76,9 @@ class Endpoint:
         self._refused = refused
         self.operations = operations
         self._gate = gate
+        self._allowed = [*operations, *(["HEAD"] if "GET" in operations else []), "OPTIONS"]
+        self._seconds = metrics.http_seconds.labels(path)
+        self._answered: dict[tuple[str, int], Counter] = {}  # by method and status: as few as of either
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -79,17 +88,18 @@ class Endpoint:
         call = refused = None
         try:
             if method == "OPTIONS" and self.operations:
-                status, body, headers = Answer(204, b"", cors.preflight_headers(self._allowed(), scope["headers"]))
+                status, body, headers = Answer(204, b"", cors.preflight_headers(self._allowed, scope["headers"]))
             else:
                 operation = self.operations.get("GET" if method == "HEAD" else method)
                 if operation is None:
                     limits = await self._gate.stranger(scope)
-                    raise answers.method_not_allowed(self._allowed()) if self.operations else answers.not_found()
+                    raise answers.method_not_allowed(self._allowed) if self.operations else answers.not_found()
                 if operation.bucket is None:
                     key, limits = NOBODY, await self._gate.stranger(scope)
                 else:
                     key, limits = await self._gate.admit(scope, operation.bucket)
-                call = Call(key, scope, receive)
+                cycle = direct(send)
+                call = Call(key, scope, receive, cycle.whole_body() if cycle is not None else None)
                 status, body, headers = await operation.handler(call)
         except Refusal as refusal:
             status, body, headers = refusal.status, refusal.body, refusal.headers
@@ -107,12 +117,14 @@ class Endpoint:
         await answers.send_answer(send, status, body, [*headers, *limits, *cors.answer_headers(scope["headers"])])
         if refused is not None and call is not None and self._refused is not None and status in STATUSES:
             self._refused.note(_case(call, self._path, refused))
-        known = method if method in self._allowed() else "other"
-        metrics.requests.labels(self._path, known, str(status)).inc()
-        metrics.http_seconds.labels(self._path).observe(time.perf_counter() - started)
+        self._count(method if method in self._allowed else "other", status)
+        self._seconds.observe(time.perf_counter() - started)
 
-    def _allowed(self) -> list[str]:
-        return [*self.operations, *(["HEAD"] if "GET" in self.operations else []), "OPTIONS"]
+    def _count(self, method: str, status: int) -> None:
+        answered = self._answered.get((method, status))
+        if answered is None:
+            answered = self._answered[method, status] = metrics.requests.labels(self._path, method, str(status))
+        answered.inc()
 
 
 def _case(call: Call, path: str, refusal: Refusal) -> Case:

@@ -1,4 +1,4 @@
-"""Hands envelopes to the log: those of one tick of the event loop for one partition share a record.
+"""Hands envelopes to the log: those that wait for one partition at the same time share a record.
 
 `Enqueuer.put` returns when the log has acknowledged, and only then: a 2xx after it is a promise that is kept.
 """
@@ -6,8 +6,10 @@
 import asyncio
 import logging
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from backends.log import LogError, LogUnavailable, Producer, RecordTooLarge
@@ -19,6 +21,9 @@ from service import metrics
 
 log = logging.getLogger(__name__)
 
+LINGER_SECONDS = 0.005
+"""How long what comes while records are under way waits at most for them to come back, and so for company."""
+
 
 class _Waiting(NamedTuple):
     organisation: str
@@ -27,8 +32,27 @@ class _Waiting(NamedTuple):
     done: asyncio.Future[None]
 
 
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """The records that were handed on together: how many the log has not come back with, and since when."""
+
+    records: int
+    started: float
+    late: asyncio.TimerHandle
+
+
+class _Record(NamedTuple):
+    flight: _Flight
+    partition: int
+    group: list[_Waiting]
+
+
 class Enqueuer:
-    """For one topic, on one event loop. `connect` before the first `put`."""
+    """For one topic, on one event loop. `connect` before the first `put`.
+
+    A request that comes when nothing is under way is handed on in the next tick. The busier the log, the more share a
+    record: the cost of one, on both sides and between them, is much that of a request.
+    """
 
     def __init__(self, producer: Producer, topic: str, timeout: float, tally: Tally | None = None) -> None:
         self.topic = topic
@@ -38,7 +62,12 @@ class Enqueuer:
         self._tally = tally
         self._partitions = 0
         self._breakers: defaultdict[int, Breaker] = defaultdict(Breaker)
-        self._tick: defaultdict[int, list[_Waiting]] = defaultdict(list)
+        self._waiting: defaultdict[int, list[_Waiting]] = defaultdict(list)
+        self._next: asyncio.Handle | None = None  # when what waits is handed on
+        self._under_way = 0
+        self._ended: deque[tuple[_Record, Future[int]]] = deque()  # filled by the log's thread
+        self._told = False  # that there is something in it
+        self._acknowledged = metrics.records_acknowledged.labels(topic)
 
     def connect(self) -> None:
         """Asks the log for the topic; blocking, and again whenever it was away. Raises LogError."""
@@ -59,61 +88,92 @@ class Enqueuer:
         """Raises LogUnavailable where it is not known to be written within the timeout, at once where the partition
         has failed a moment ago; RecordTooLarge.
         """
-        if not self.connected:
+        if not self._partitions:
             raise LogUnavailable("the log has not answered yet")
         partition = partition_of(organisation, self._partitions)
-        breaker = self._breakers[partition]
-        if not breaker.allows():
+        if not self._breakers[partition].allows():
             raise LogUnavailable("the partition has failed a moment ago")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        if not self._tick:
-            loop.call_soon(self._flush)
-        self._tick[partition].append(_Waiting(organisation, line, events, done))
-        try:
-            async with asyncio.timeout(self._timeout):
-                await done
-        except TimeoutError:
-            breaker.failed()
-            raise LogUnavailable("no acknowledgement in time") from None
+        self._waiting[partition].append(_Waiting(organisation, line, events, done))
+        if self._next is None:
+            busy = self._under_way > 0
+            self._next = loop.call_later(LINGER_SECONDS, self._flush) if busy else loop.call_soon(self._flush)
+        await done
 
     def _flush(self) -> None:
-        tick, self._tick = self._tick, defaultdict(list)
-        for partition, waiting in tick.items():
-            for group in grouped(waiting, lambda one: len(one.line), self.max_bytes or 0):
-                self._produce(partition, group)
-
-    def _produce(self, partition: int, group: list[_Waiting]) -> None:
+        """Hands on all that waits."""
+        self._next = None
         loop = asyncio.get_running_loop()
-        started = time.perf_counter()
-        value = b"\n".join(waiting.line for waiting in group)
+        waiting, self._waiting = self._waiting, defaultdict(list)
+        groups = [
+            (partition, group)
+            for partition, theirs in waiting.items()
+            for group in grouped(theirs, lambda one: len(one.line), self.max_bytes or 0)
+        ]
+        late = loop.call_later(self._timeout, self._give_up, groups)
+        flight = _Flight(len(groups), time.perf_counter(), late)
+        self._under_way += len(groups)
+        for partition, group in groups:
+            value = b"\n".join([waiting.line for waiting in group])
+            record = _Record(flight, partition, group)
+            self._producer.produce(self.topic, partition, value).add_done_callback(partial(self._tell, loop, record))
 
-        def acknowledged(result: Future[int]) -> None:
-            loop.call_soon_threadsafe(self._finish, partition, group, result, started)
+    def _tell(self, loop: asyncio.AbstractEventLoop, record: _Record, result: Future[int]) -> None:
+        """On the log's thread. The loop is woken once for all that ends before it looks."""
+        self._ended.append((record, result))
+        if not self._told:
+            self._told = True
+            loop.call_soon_threadsafe(self._finish_ended)
 
-        self._producer.produce(self.topic, partition, value).add_done_callback(acknowledged)
+    def _finish_ended(self) -> None:
+        self._told = False  # before it looks: what ends from now on tells again
+        while self._ended:
+            self._finish(*self._ended.popleft())
+        if self._next is not None and not self._under_way:
+            self._next.cancel()
+            self._flush()
 
-    def _finish(self, partition: int, group: list[_Waiting], result: Future[int], started: float) -> None:
+    def _finish(self, record: _Record, result: Future[int]) -> None:
+        flight, partition, group = record
+        self._under_way -= 1
+        flight.records -= 1
+        if not flight.records:
+            flight.late.cancel()
         error = result.exception()
         if error is None:
             self._breakers[partition].succeeded()
-            metrics.produce_seconds.observe(time.perf_counter() - started)
-            metrics.records_acknowledged.labels(self.topic).inc()
+            metrics.produce_seconds.observe(time.perf_counter() - flight.started)
+            self._acknowledged.inc()
         else:
             self._failed(partition, error)
+            if not isinstance(error, LogError):
+                error = LogUnavailable(type(error).__name__)
         for waiting in group:
             if error is None and self._tally is not None:
                 self._tally.add(waiting.organisation, self.topic, partition, "acknowledged", waiting.events)
-            if waiting.done.done():
-                continue  # its client gave up or timed out
-            if error is None:
-                waiting.done.set_result(None)
-            else:
-                known = isinstance(error, LogError)
-                waiting.done.set_exception(error if known else LogUnavailable(type(error).__name__))
+            _end(waiting, error)
 
     def _failed(self, partition: int, error: BaseException) -> None:
         if not isinstance(error, RecordTooLarge):
             self._breakers[partition].failed()
         metrics.records_failed.labels(self.topic).inc()
         log.warning("record not acknowledged", extra={"topic": self.topic, "kind": type(error).__name__})
+
+    def _give_up(self, groups: list[tuple[int, list[_Waiting]]]) -> None:
+        """Nobody waits any longer for what has not come back."""
+        for partition, group in groups:
+            late = [waiting for waiting in group if not waiting.done.done()]
+            if late:
+                self._breakers[partition].failed()
+            for waiting in late:
+                _end(waiting, LogUnavailable("no acknowledgement in time"))
+
+
+def _end(waiting: _Waiting, error: BaseException | None) -> None:
+    if waiting.done.done():
+        return  # its client gave up, or it was too late
+    if error is None:
+        waiting.done.set_result(None)
+    else:
+        waiting.done.set_exception(error)

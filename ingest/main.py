@@ -19,6 +19,7 @@ from backends.store.engine import open_engine, ping
 from backends.store.small import SmallReads
 from ingest.app import Edge, not_found_route
 from ingest.decode import UserHasher
+from ingest.exact import Application
 from ingest.flows import FlowCache, Flows, written_out
 from ingest.gate import Gate
 from ingest.keys import KeyCache
@@ -56,7 +57,7 @@ class EdgeService:
 
     def app(self, others: Sequence[BaseRoute] = (), lifespan: Lifespan[Any] | None = None) -> Starlette:
         """The edge's routes, and others' that the same process serves; `lifespan` then runs this one's in it."""
-        return Starlette(routes=[*self._routes, *others, self._not_found], lifespan=lifespan or self.lifespan)
+        return Application([*self._routes, *others, self._not_found], lifespan or self.lifespan)
 
     def checks(self) -> dict[str, Check]:
         """For /readyz. Without the store known keys go on, so that an edge which has had it stays ready."""

@@ -17,6 +17,7 @@ from ingest.flows import FlowCache, iso
 from ingest.form import Form
 from ingest.privacy import treatment
 from ingest.problems import MESSAGES, Problem
+from ingest.quick import lower
 from ingest.reads import StoreReads
 from schemas import records, small
 from schemas.events import Event, EventsRequest, Text128, Text255
@@ -62,8 +63,9 @@ class SmallRoutes:
         await self._flows.with_flow(call.key.organisation, flow)
         body = await call.body()
         said = _completion.read(body.strip() or b"{}")
-        event = Event(event_type="complete", flow_id=flow, **msgspec.structs.asdict(said))
-        return await self._take(call, EventsRequest(events=[event]))
+        request = EventsRequest(events=[Event(event_type="complete", flow_id=flow, **msgspec.structs.asdict(said))])
+        lower(request)
+        return await self._take(call, request)
 
     async def report_progress(self, call: Call) -> Answer:
         """POST /api/v1/flows/{id}/checklist-progress."""

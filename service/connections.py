@@ -8,14 +8,23 @@ taken for a request.
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import lru_cache
+from math import inf
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import metrics
+from service.alarm import Alarm
+from service.cycle import Cycle
 from service.framing import MAX_HEAD_BYTES, MAX_HEADERS, HeadTooLarge, body_length
 
 HEAD_SECONDS = 15.0
+IDLE_SECONDS = 5.0
+"""How long a connection is kept after an answer, for a request of which nothing has come."""
 DISCARD_BYTES = 8 * 1024 * 1024
 """What is read of a body after its request has been answered. A longer one ends the connection."""
 LINGER_SECONDS = 2.0
@@ -27,6 +36,9 @@ def _refusal(status: bytes, body: bytes) -> bytes:
     return head % (status, len(body)) + body
 
 
+MAX_KNOWN = 256  # bytes of a target that is remembered
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+_METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")}
 _TOO_LARGE = _refusal(b"431 Request Header Fields Too Large", b'{"error":"Request header fields too large"}')
 _BAD_REQUEST = _refusal(b"400 Bad Request", b'{"error":"Bad request"}')
 
@@ -52,28 +64,46 @@ class _Transport:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """From the start of a connection or the end of an answer, a client has HEAD_SECONDS to send the next head."""
+    """From the start of a connection or the end of an answer, a client has HEAD_SECONDS to send the next head.
+
+    uvicorn's own, with what it does for every request written anew, since that was most of an answer's cost.
+    """
 
     transport: Any
+    cycle: Cycle  # type: ignore[assignment]
     _in_message = False
     _in_head = False
-    _head_bytes = 0
+    _head_bytes = 0  # of the head that is under way, without what came last
+    _came = 0  # bytes that came last
     _discarded = 0
     _last_words: bytes | None = None
-    _waiting: asyncio.TimerHandle | None = None
+    _idle = False
+    _head_due = inf
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_Transport(transport, self._close))  # type: ignore[arg-type]
-        self._wait(HEAD_SECONDS, self._no_head_came)
+        self._alarm = Alarm(self.loop)
+        self._alarm.set(HEAD_SECONDS, self._no_head_came)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        super().connection_lost(exc)
+        self._alarm.close()
+        self.connections.discard(self)
+        if self.cycle is not None:
+            self.cycle.disconnected = self.cycle.disconnected or not self.cycle.response_complete
+            self.cycle.notify()
+        self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
+        self.parser = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         if self._last_words is not None or self.transport.ended:
             self._discard(data)
             return
+        if self._idle:
+            self._idle = False
+            self._alarm.put_off(self._head_due)
+        self._came = len(data)
         super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
@@ -83,42 +113,96 @@ class BoundedProtocol(HttpToolsProtocol):
             self._discard(data)
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
         self._in_message = self._in_head = True
         self._head_bytes = self._discarded = 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
-        upgrade = self.parser.should_upgrade()
+        parser = self.parser
+        version, upgrade = parser.get_http_version(), parser.should_upgrade()
         try:
-            length = body_length(self.parser.get_http_version(), self.url, self.headers, upgrade)
+            short = self._head_bytes + self._came <= MAX_HEAD_BYTES
+            length, waits = body_length(version, self.url, self.headers, upgrade, short)
         except HeadTooLarge:
             self._end_with(_TOO_LARGE)
             raise
         self._in_head = False
-        self._stop_waiting()
-        super().on_headers_complete()
+        self._alarm.clear()
+        before = self.cycle
+        keep_alive = version != "1.0" and parser.should_keep_alive()
+        cycle = self.cycle = Cycle(self, self._scope(version, parser.get_method()), keep_alive, waits)
         # A client that waits to be told to go on may not send the body that was refused: what comes then is unclear.
-        if upgrade or self.expect_100_continue or DISCARD_BYTES < length < float("inf"):
-            self.cycle.keep_alive = False
+        if upgrade or waits or DISCARD_BYTES < length < inf:
+            cycle.keep_alive = False
+        if before is None or before.response_complete:
+            self._start(cycle)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
+
+    def on_body(self, body: bytes) -> None:
+        if not self.cycle.response_complete:
+            self.cycle.add(body)
+            if len(self.cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         self._in_message = False
-        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self.cycle.more_body = False
+            self.cycle.notify()
 
     def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
         if self._last_words is not None and not self.pipeline and not self.transport.is_closing():
             self._say_last_words()
             return
-        super().on_response_complete()
-        if not self.transport.is_closing():
-            self._wait(HEAD_SECONDS, self._no_head_came)
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        idle = min(IDLE_SECONDS, HEAD_SECONDS)
+        self._head_due = self._alarm.set(idle, self._no_head_came) + HEAD_SECONDS - idle
+        self._idle = not self.pipeline
+        if self.pipeline:
+            self._alarm.put_off(self._head_due)
+            self._start(self.pipeline.pop()[0])  # type: ignore[arg-type]
 
     def send_400_response(self, msg: str) -> None:
         metrics.malformed_requests.inc()
         self._end_with(_BAD_REQUEST)
 
+    def _unset_keepalive_if_required(self) -> None:
+        """The alarm is for that."""
+
     def _unsupported_upgrade_warning(self) -> None:
         """An upgrade that is not taken is an ordinary request, and no event."""
+
+    def _scope(self, version: str, method: bytes) -> dict[str, Any]:
+        url = self.url
+        path, raw_path, query = (_target if len(url) <= MAX_KNOWN else _target.__wrapped__)(url)
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": _METHODS.get(method) or method.decode("ascii"),
+            "root_path": "",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+        }
+
+    def _start(self, cycle: Cycle) -> None:
+        task = self.loop.create_task(cycle.run(self.app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def _end_with(self, answer: bytes) -> None:
         """What came is no request and nothing behind it is. The requests before it are answered first."""
@@ -146,10 +230,10 @@ class BoundedProtocol(HttpToolsProtocol):
         transport.ended = True
         if self.cycle is not None:
             self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            self.cycle.notify()
         transport.own.resume_reading()
         transport.own.write_eof()
-        self._wait(LINGER_SECONDS, transport.own.close)
+        self._alarm.set(LINGER_SECONDS, transport.own.close)
 
     def _discard(self, data: bytes) -> None:
         self._discarded += len(data)
@@ -160,11 +244,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.own.close()
 
-    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
-        self._stop_waiting()
-        self._waiting = self.loop.call_later(seconds, then)
 
-    def _stop_waiting(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+@lru_cache(1024)
+def _target(url: bytes) -> tuple[str, bytes, bytes]:
+    """Its path, the same as it was sent, and its query. What it raises for a bad one ends in a 400."""
+    parsed = httptools.parse_url(url)
+    path = parsed.path.decode("ascii")
+    return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""

@@ -105,17 +105,33 @@ async def test_requests_of_one_tick_for_one_partition_share_a_record_in_order(lo
 
 
 @scenario
-async def test_the_next_tick_does_not_wait_for_the_last_ones_acknowledgement(log: HeldLog, enqueuer: Enqueuer) -> None:
+async def test_what_comes_while_a_record_is_under_way_shares_the_next(log: HeldLog, enqueuer: Enqueuer) -> None:
     tasks = put(enqueuer, b"a")
     await ticks()
-    tasks += put(enqueuer, b"b")
-    await ticks()
-    assert log.values() == [b"a", b"b"]
-    log.records[1][2].set_result(1)
-    await tasks[1]
-    assert not tasks[0].done()
-    log.records[0][2].set_result(0)
+    for line in (b"b", b"c"):
+        tasks += put(enqueuer, line)
+        await ticks()
+    log.acknowledge()
     await tasks[0]
+    await ticks()
+    assert log.values() == [b"a", b"b\nc"]
+    log.records[1][2].set_result(1)
+    assert await outcomes(tasks) == [None] * 3
+
+
+@scenario
+async def test_nobody_waits_long_for_the_records_before(log: HeldLog, enqueuer: Enqueuer) -> None:
+    """A partition whose acknowledgement is slow holds up neither itself nor the others."""
+    tasks = put(enqueuer, b"a")
+    await ticks()
+    tasks += put(enqueuer, b"b") + put(enqueuer, b"x", organisation=THERE)
+    while len(log.records) < 3:
+        await asyncio.sleep(0.001)
+    for number in (2, 1, 0):
+        log.records[number][2].set_result(number)
+        await tasks[number]
+        assert [task.done() for task in tasks].count(True) == 3 - number
+    assert log.values() == [b"a", b"b", b"x"]
 
 
 @scenario

@@ -1,0 +1,29 @@
+"""Finds a route by its whole path before Starlette tries one pattern after the other, behind its middleware."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Route
+from starlette.types import Lifespan, Receive, Scope, Send
+
+from ingest.endpoint import Endpoint
+
+
+class Application(Starlette):
+    """Those of the edge's routes that have nothing to fill in are asked by name; for all else it is Starlette."""
+
+    def __init__(self, routes: Sequence[BaseRoute], lifespan: Lifespan[Any]) -> None:
+        super().__init__(routes=routes, lifespan=lifespan)
+        self._exact = {
+            found.path: found.endpoint
+            for found in routes
+            if isinstance(found, Route) and isinstance(found.endpoint, Endpoint) and "{" not in found.path
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._exact.get(scope["path"]) if scope["type"] == "http" else None
+        if endpoint is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await endpoint(scope, receive, send)

@@ -1,0 +1,53 @@
+"""One alarm that is set anew all the time: a timer of the event loop a second, not one for each time it is set."""
+
+import asyncio
+from collections.abc import Callable
+from math import inf
+
+
+class Alarm:
+    """Goes off once, when the time that was set last has come."""
+
+    __slots__ = ("_at", "_due", "_loop", "_then", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due = self._at = inf
+        self._then: Callable[[], object] = lambda: None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, seconds: float, then: Callable[[], object]) -> float:
+        """Instead of what was set before. Returns the loop's time at which it is due."""
+        self._then = then
+        self._due = due = self._loop.time() + seconds
+        if due < self._at:  # else the timer that runs finds out, when it ends, that there is time left
+            self._start(due)
+        return due
+
+    def put_off(self, due: float) -> None:
+        """To a later time, but where it has gone off or was cleared."""
+        self._due = max(self._due, due)
+
+    def clear(self) -> None:
+        self._due = inf
+
+    def close(self) -> None:
+        self._due = inf
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _start(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._at = at
+        self._timer = self._loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._timer, self._at = None, inf
+        if self._due == inf:
+            return
+        if self._loop.time() < self._due:
+            self._start(self._due)
+        else:
+            self._due = inf
+            self._then()
