@@ -17,7 +17,7 @@ from bench.worker_subjects import Subject, begin, prepare, stop
 from bench.worker_world import World
 
 LOOK_SECONDS = 0.05
-GIVE_UP_SECONDS = 180.0
+GIVE_UP_SECONDS = 120.0  # without anything more counted
 IDLE_SECONDS = 1.5
 IDLE_CPU = 0.05
 
@@ -136,20 +136,19 @@ def median(figures: Sequence[Figure]) -> Figure:
 
 def _wait(subject: Subject, watch: Watch, events: int, processes: "Sequence[subprocess.Popen[bytes]]") -> float:
     """Until all is counted; returns events a second from the first commit seen to the last."""
-    base = None
+    (base,) = watch.ask(subject.counted)
+    last, moved = base, time.monotonic()
     first: tuple[float, int] | None = None
-    deadline = time.monotonic() + GIVE_UP_SECONDS
     while True:
         now, (counted,) = time.monotonic(), watch.ask(subject.counted)
-        if base is None:
-            base = counted
-        if first is None and counted > base:
-            first = now, counted
+        if counted > last:
+            last, moved = counted, now
+            first = first or (now, counted)
         if first is not None and counted - base >= events:
             return (counted - first[1]) / (now - first[0]) if now > first[0] else 0.0
         if any(process.poll() is not None for process in processes):
             raise click.ClickException(f"{subject.name} has ended by itself")
-        if now > deadline:
+        if now > moved + GIVE_UP_SECONDS:
             raise click.ClickException(f"{subject.name} has counted {counted - base} of {events} events and no more")
         time.sleep(LOOK_SECONDS)
 

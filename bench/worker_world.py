@@ -1,6 +1,7 @@
 """What the worker's benchmarks run on: Kafka and PostgreSQL on one core, topics filled once, fresh databases."""
 
 import os
+import signal
 import tempfile
 import time
 import uuid
@@ -101,6 +102,8 @@ class World:
 
 @contextmanager
 def world() -> Iterator[World]:
+    """Ended with the block; SIGTERM ends the block as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="zenstep-bench-", ignore_cleanup_errors=True) as folder:
         made = World(Path(folder))
         try:
