@@ -118,9 +118,9 @@ offsets = sa.Table(
 seen = sa.Table(
     "seen",
     metadata,
-    _organisation(),
-    sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),  # days since 1970; see workers/dedup.py
+    sa.Column("organisation_id", sa.Uuid(as_uuid=False), primary_key=True),
     sa.Column("event_id", sa.Uuid(as_uuid=False), primary_key=True),
+    sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),  # days since 1970; see workers/clock.py
     postgresql_partition_by="RANGE (day)",
 )
 ledger = sa.Table(

@@ -173,8 +173,9 @@ def _new(transaction: Transaction, accepted: list[Item]) -> set[Place]:
         first.setdefault((item.organisation, item.id), item)
     days = {key: clock.memory(item) for key, item in first.items()}
     before = transaction.seen_on_any_day(key for key, day in days.items() if day.everywhere)
-    entered = transaction.add_seen((key[0], day.day, key[1]) for key, day in days.items() if key not in before)
-    return {first[key].place for key in entered}
+    entered = [(key[0], day.day, key[1]) for key, day in days.items() if key not in before]
+    before |= transaction.add_seen(entered)
+    return {item.place for key, item in first.items() if key not in before}
 
 
 def _named(transaction: Transaction, new: list[tuple[Item, clock.Happened]]) -> list[Counted]:

@@ -77,7 +77,9 @@ def _postgres(url: sa.URL, pool_size: int) -> sa.Engine:
         connect_args={
             "connect_timeout": 5,
             "tcp_user_timeout": 10_000,  # ms: a server that vanished without a word is an error, not a wait for ever
-            "options": f"-c synchronous_commit=on -c timezone=UTC -c idle_in_transaction_session_timeout={_IDLE_MS}",
+            "options": f"-c synchronous_commit=on -c timezone=UTC -c idle_in_transaction_session_timeout={_IDLE_MS} "
+            # A plan made while a table was empty reads all of it long after it has grown.
+            "-c plan_cache_mode=force_custom_plan",
         },
     )
     sa.event.listen(engine, "handle_error", _sorted_out, retval=True)
@@ -112,6 +114,7 @@ def _sqlite(url: str) -> sa.Engine:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.create_function("unhex", 1, bytes.fromhex, deterministic=True)  # SQLite's own is of 3.41
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
