@@ -70,8 +70,9 @@ class Installed:
         with closing(open_reader(self.world.settings.log_url)) as reader:
             for partition in range(reader.partitions(topic)):
                 tp = TopicPartition(topic, partition)
-                offset = reader.beginning_offsets([tp])[tp]
-                while part := reader.read(tp, offset, 1000):
+                offset, end = reader.beginning_offsets([tp])[tp], reader.end_offsets([tp])[tp]
+                while offset < end:  # at the end Kafka would be waited for
+                    part = reader.read(tp, offset, 1000)
                     found += part
                     offset = part[-1].offset + 1
         return found

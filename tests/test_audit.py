@@ -431,6 +431,7 @@ def test_an_unknown_organisation_is_named(audited: Audited) -> None:
     assert "there is no organisation" in result.stderr
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("away", ["ZENSTEP_STORE_URL", "ZENSTEP_LOG_URL"])
 def test_a_system_that_cannot_be_asked_does_not_pass_for_a_break(audited: Audited, away: str) -> None:
     audited.zenstep.environment[away] = {

@@ -212,6 +212,7 @@ def test_a_database_that_is_not_there_or_not_ours_is_told_from_one_that_is_away(
         ("sqlite:///{folder}/text/log.db", "the log does not answer: cannot open {folder}/text/log.db"),
     ],
 )
+@pytest.mark.usefixtures("impatient")
 def test_a_log_that_cannot_be_had(nowhere: Zenstep, tmp_path: Path, address: str, problem: str) -> None:
     (tmp_path / "text").write_text("not a folder")
     nowhere.environment["ZENSTEP_LOG_URL"] = address.format(folder=tmp_path)

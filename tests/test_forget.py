@@ -273,6 +273,7 @@ def test_without_the_edges_secret_nothing_is_hashed(local: Installed) -> None:
 # What cannot be done at once
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_log_that_is_away_is_known_before_anything_is_removed(local: Installed) -> None:
     plant(local)
     local.variables = {"ZENSTEP_LOG_URL": "kafka://127.0.0.1:1"}

@@ -18,6 +18,7 @@ from backends.log import (
     open_producer,
     open_reader,
 )
+from tests.patience import impatience
 from tests.servers.kafka import Kafka
 
 PARTITIONS = 3
@@ -157,9 +158,10 @@ def test_a_broker_that_is_away_is_an_error_and_not_the_end(private_kafka: Kafka)
     producer.close(5)
     with closing(open_reader(url)) as reader:
         private_kafka.stop()
-        with pytest.raises(LogUnavailable):
-            reader.read(tp, 0, 10)
-        with pytest.raises(LogUnavailable):
-            open_reader(url)
+        with impatience():
+            with pytest.raises(LogUnavailable):
+                reader.read(tp, 0, 10)
+            with pytest.raises(LogUnavailable):
+                open_reader(url)
         private_kafka.start()
         assert values(reader, tp, 0, 10) == [b"a"]

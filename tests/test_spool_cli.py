@@ -13,6 +13,7 @@ from backends.spool import Entry, Spool
 from schemas.ids import partition_of
 from tests.commands import PROGRAM, Zenstep
 from tests.edges import locked
+from tests.patience import impatience
 from tests.servers.ports import free_port
 from tests.spools import append
 from tests.working import until
@@ -151,7 +152,8 @@ class TestFlush:
         spooled(folder, line(0, events=2), line(1))
         there = zenstep.environment["ZENSTEP_LOG_URL"]
         zenstep.environment["ZENSTEP_LOG_URL"] = f"kafka://127.0.0.1:{free_port()}"
-        result = zenstep.run("spool", "flush")
+        with impatience():
+            result = zenstep.run("spool", "flush")
         assert result.exit_code == 1
         assert result.stdout == "0 events in 0 lines put into the log.\n"
         assert result.stderr.startswith(f"Error: 3 events in 2 lines left in {folder}: the log does not answer: ")
@@ -175,7 +177,7 @@ class TestFlush:
         organisation = zenstep.organisation()
         spooled(folder, Entry(TOPIC, organisation, 1, 3, b"{}"))
         zenstep("spool", "flush")
-        assert '"flushed"' in zenstep.run("audit", "--json").stdout
+        assert '"flushed"' in zenstep.run("audit", "--wait", "0", "--json").stdout
 
     def test_that_is_stopped_keeps_what_is_left(self, zenstep: Zenstep, folder: Path) -> None:
         """The log does not answer, and the operator does not wait."""
