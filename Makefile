@@ -53,6 +53,13 @@ lock: .venv/dev
 # Wants an otherwise idle machine with two cores. Each part also runs alone; see docs/performance.md.
 bench: .venv/dev .venv-peers/ready
 	$(BIN)/python -m bench.edge --steady 300 --out bench/results/edge.json
+	$(BIN)/python -m bench.worker --out bench/results/worker.json
+	$(BIN)/python -m bench.growth --out bench/results/growth.json
+	$(BIN)/python -m bench.freshness --out bench/results/freshness.json
+	$(BIN)/python -m bench.worker_lag --out bench/results/lag.json
+	$(BIN)/python -m bench.embedded --out bench/results/embedded.json
+	$(BIN)/python -m bench.worker --out bench/results/worker.json
+	$(BIN)/python -m bench.embedded --out bench/results/embedded.json
 	$(BIN)/python -m bench.report
 
 # Ratios alone, which a busy machine hardly moves.

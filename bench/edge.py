@@ -119,13 +119,19 @@ def main(
         if asked and not (plain and load.kind.gzip):
             console.print(f"{load.kind.name}, {load.organisations:,} organisations")
             found.append(measure(load, names, times))
+            _write(out, found, None)  # a run is long: what is measured is not lost with what comes later
     memory = steady(steadily) if steadily else None
-    made = tables(found, memory)
-    for table in made:
+    _write(out, found, memory)
+    for table in tables(found, memory):
         show(console, table)
-    if out is not None:
-        command = "python -m bench.edge " + " ".join(sys.argv[1:])
-        results.write(out, TITLE, command, made, measured=[_raw(m) for m in found], memory=memory and memory._asdict())
+
+
+def _write(out: Path | None, found: Sequence[Measured], memory: Memory | None) -> None:
+    if out is None:
+        return
+    command = "python -m bench.edge " + " ".join(sys.argv[1:])
+    raw = {"measured": [_raw(m) for m in found], "memory": memory and memory._asdict()}
+    results.write(out, TITLE, command, tables(found, memory), **raw)
 
 
 def _raw(found: Measured) -> dict[str, object]:

@@ -11,17 +11,26 @@ class Unexpected(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """`answered` is called once for each request, `failed` when the connection is of no more use."""
+    """`answered` is called once for each request; `failed` at a wrong answer, or where none comes.
+
+    A server may close a connection that waits for its next request: then `idle_lost` is called.
+    """
 
     transport: asyncio.Transport
     due = 0.0
+    out = False  # whether a request has no answer yet
 
     def __init__(
-        self, answer: bytes, answered: Callable[["Connection"], None], failed: Callable[[Exception], None]
+        self,
+        answer: bytes,
+        answered: Callable[["Connection"], None],
+        failed: Callable[[Exception], None],
+        idle_lost: Callable[["Connection"], None],
     ) -> None:
         self._answer = answer
         self._answered = answered
         self._failed = failed
+        self._idle_lost = idle_lost
         self._part = b""
         self._closing = False
 
@@ -31,6 +40,7 @@ class Connection(asyncio.Protocol):
     def send(self, request: bytes, due: float) -> None:
         """`due` is when the request was to be sent, on the clock of the run."""
         self.due = due
+        self.out = True
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -44,11 +54,16 @@ class Connection(asyncio.Protocol):
             self._failed(Unexpected(data[:1000].decode("latin-1")))
             return
         self._part = b""
+        self.out = False
         self._answered(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._closing:
-            self._failed(exc or Unexpected("the server closed the connection"))
+        if self._closing:
+            return
+        if self.out:
+            self._failed(exc or Unexpected("the server closed the connection without an answer"))
+        else:
+            self._idle_lost(self)
 
     def close(self) -> None:
         self._closing = True

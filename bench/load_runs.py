@@ -47,6 +47,9 @@ class Run:
     def answered(self, connection: Connection) -> None:
         raise NotImplementedError
 
+    def idle_lost(self, connection: Connection) -> None:
+        """The server has had enough of waiting for its next request."""
+
     def end(self) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
@@ -56,7 +59,7 @@ class Run:
             self._ended.set_exception(error)
 
     def _connection(self) -> Connection:
-        return Connection(self._answer, self.answered, self._fail)
+        return Connection(self._answer, self.answered, self._fail, self.idle_lost)
 
 
 class Closed(Run):
@@ -82,7 +85,8 @@ class Closed(Run):
 class Open(Run):
     """Requests come at a rate, one independent of the other, whatever the server does.
 
-    A request that finds no free connection waits for one, and its latency counts from when it was due.
+    A request that finds no free connection waits for one, and its latency counts from when it was due. Connections
+    take turns, so that none is idle for long.
     """
 
     def __init__(self, requests: Requests, rate: float, seed: int = 1) -> None:
@@ -91,7 +95,7 @@ class Open(Run):
         self._chance = random.Random(seed)
 
     def begin(self, made: list[Connection], started: float, seconds: float) -> None:
-        self._free = made.copy()
+        self._free = deque(made)
         self._connections = len(made)
         self._due = deque(arrivals(self._chance, self._rate, seconds, started))
         self._send_due()
@@ -99,17 +103,23 @@ class Open(Run):
     def answered(self, connection: Connection) -> None:
         now = time.perf_counter()
         self.latencies.append(now - connection.due)
-        if self._due and self._due[0] <= now:
+        if self._due and self._due[0] <= now:  # it has waited for a connection
             connection.send(next(self._next), self._due.popleft())
             return
         self._free.append(connection)
         if not self._due and len(self._free) == self._connections:
             self.end()
 
+    def idle_lost(self, connection: Connection) -> None:
+        self._free.remove(connection)
+        self._connections -= 1
+        if not self._connections:
+            self._fail(Unexpected("the server has closed every connection"))
+
     def _send_due(self) -> None:
         now = time.perf_counter()
         while self._due and self._due[0] <= now and self._free:
-            self._free.pop().send(next(self._next), self._due.popleft())
+            self._free.popleft().send(next(self._next), self._due.popleft())
         if self._due:
             asyncio.get_running_loop().call_later(max(0.001, self._due[0] - now), self._send_due)
         elif len(self._free) == self._connections:

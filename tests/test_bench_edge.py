@@ -105,6 +105,8 @@ def loaded(make: Callable[[Requests], Run], answer: Answer, connections: int, se
                     await writer.drain()
                     await asyncio.sleep(0)
                     writer.write(data[20:])
+                    if not data or b"connection: close" in data:
+                        return
             except asyncio.IncompleteReadError:
                 pass
             finally:
@@ -150,6 +152,14 @@ def test_those_who_wait_for_a_server_that_stalls_are_all_charged_for_it() -> Non
     run = loaded(lambda requests: Open(requests, 100), lambda number: (ACCEPTED, 0.0 if number else 0.5), 1, 1.0)
     assert len(run.latencies) > 60
     assert sum(latency > 0.1 for latency in run.latencies) > 20
+
+
+def test_a_connection_closed_while_it_waits_is_done_without_and_one_closed_before_its_answer_ends_the_run() -> None:
+    gone = ACCEPTED.replace(b"content-length: 14", b"content-length: 14\r\nconnection: close")
+    run = loaded(lambda requests: Open(requests, 100), lambda number: (gone if number == 3 else ACCEPTED, 0.0), 4, 0.5)
+    assert len(run.latencies) > 20
+    with pytest.raises(Unexpected, match="without an answer"):
+        loaded(lambda requests: Open(requests, 100), lambda number: (b"" if number == 3 else ACCEPTED, 0.0), 4, 5)
 
 
 def saturated(cpu: float) -> Saturated:
