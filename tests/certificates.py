@@ -7,6 +7,7 @@ for a process too, and none of them speaks TLS.
 import functools
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from httpx._transports import default
 
@@ -14,5 +15,5 @@ from httpx._transports import default
 @pytest.fixture(scope="session", autouse=True)
 def _read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(default, "create_ssl_context", functools.cache(default.create_ssl_context))
+        patch.setattr(default, "create_ssl_context", functools.cache(httpx.create_ssl_context))
         yield
