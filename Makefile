@@ -58,10 +58,6 @@ bench: .venv/dev .venv-peers/ready
 	$(BIN)/python -m bench.freshness --out bench/results/freshness.json
 	$(BIN)/python -m bench.worker_lag --out bench/results/lag.json
 	$(BIN)/python -m bench.embedded --out bench/results/embedded.json
-	$(BIN)/python -m bench.growth --out bench/results/growth.json
-	$(BIN)/python -m bench.worker --out bench/results/worker.json
-	$(BIN)/python -m bench.embedded --out bench/results/embedded.json
-	$(BIN)/python -m bench.growth --out bench/results/growth.json
 	$(BIN)/python -m bench.report
 
 # Ratios alone, which a busy machine hardly moves.
