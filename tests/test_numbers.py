@@ -151,9 +151,8 @@ def test_any_order_batching_duplication_and_split_over_workers(engine: sa.Engine
                     data.draw(st.sampled_from(workers)).apply(batch, before)
         hold(engine, world, model, data)
         before_again = snapshot(engine)
-        apply(
-            engine, *applied
-        )  # the whole topic once more from its beginning: the store's offsets say it is all counted
+        # The whole topic once more from its beginning: the store's offsets say it is all counted.
+        apply(engine, *applied)
         assert snapshot(engine) == before_again
 
     holds()
