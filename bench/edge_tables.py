@@ -29,8 +29,8 @@ SUMMARY_SHARE = 0.6
 
 
 def tables(found: Sequence[Measured], memory: Memory | None) -> list[Table]:
-    made = [summary(found), costs(found), latencies(found), shares(found)]
-    return [*made, *([steady(memory)] if memory else [])]
+    made = [summary(found), costs(found), latencies(found), shares(found), *([steady(memory)] if memory else [])]
+    return [table for table in made if table["rows"]]
 
 
 def summary(found: Sequence[Measured]) -> Table:
@@ -116,9 +116,10 @@ def shares(found: Sequence[Measured]) -> Table:
 
 
 def steady(memory: Memory) -> Table:
-    """RSS once a minute."""
+    """RSS once a minute, and at the end."""
     step = max(1, round(60 / memory.every))
-    at = [*range(0, len(memory.rss_mib), step)]
+    last = len(memory.rss_mib) - 1
+    at = [*range(0, last, step), last]
     rows = [[f"{number * memory.every:.0f}", f"{memory.rss_mib[number]:.1f}"] for number in at]
     note = f"One event a request, {memory.rate:,.0f} requests/s. At most {max(memory.rss_mib):.1f} MiB."
     return table("Memory under a steady load", ["s", "RSS MiB"], rows, note)

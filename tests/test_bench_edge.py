@@ -14,7 +14,7 @@ from bench import bodies, load, load_runs
 from bench.bodies import Kind, Requests
 from bench.edge_measure import Load, Saturated, middle, ratio
 from bench.edge_subjects import FASTAPI, OURS, OURS_ALONE
-from bench.edge_tables import Measured, shares, summary
+from bench.edge_tables import Measured, Memory, shares, steady, summary, tables
 from bench.load_connection import Unexpected, whole
 from bench.load_runs import Closed, Open, Run
 from ingest.decode import decode
@@ -177,3 +177,9 @@ def test_tables_give_each_server_its_ratio_and_the_share_of_redis() -> None:
     found = [Measured(Load(Kind(1), 100), rounds, {}), Measured(Load(Kind(50), 100), rounds, {})]
     assert summary(found)["rows"][0] == [OURS, "110", "0.25", "", "110", "0.25", ""]
     assert shares(found)["rows"][0][2] == "+10.0 %"
+
+
+def test_tables_without_a_row_are_left_out_and_the_memory_is_shown_by_the_minute_to_its_end() -> None:
+    memory = Memory(500, 30, [100.0, 101.0, 102.0, 103.0])
+    assert [table["title"] for table in tables([], memory)] == ["Memory under a steady load"]
+    assert steady(memory)["rows"] == [["0", "100.0"], ["60", "102.0"], ["90", "103.0"]]
