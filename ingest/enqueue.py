@@ -21,7 +21,7 @@ from service import metrics
 
 log = logging.getLogger(__name__)
 
-LINGER_SECONDS = 0.005
+LINGER_SECONDS = 0.02
 """How long what comes while records are under way waits at most for them to come back, and so for company."""
 
 
@@ -114,10 +114,10 @@ class Enqueuer:
         late = loop.call_later(self._timeout, self._give_up, groups)
         flight = _Flight(len(groups), time.perf_counter(), late)
         self._under_way += len(groups)
-        for partition, group in groups:
-            value = b"\n".join([waiting.line for waiting in group])
-            record = _Record(flight, partition, group)
-            self._producer.produce(self.topic, partition, value).add_done_callback(partial(self._tell, loop, record))
+        values = [(partition, b"\n".join([waiting.line for waiting in group])) for partition, group in groups]
+        results = self._producer.produce_all(self.topic, values)
+        for (partition, group), result in zip(groups, results, strict=True):
+            result.add_done_callback(partial(self._tell, loop, _Record(flight, partition, group)))
 
     def _tell(self, loop: asyncio.AbstractEventLoop, record: _Record, result: Future[int]) -> None:
         """On the log's thread. The loop is woken once for all that ends before it looks."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
@@ -44,6 +44,9 @@ class HeldLog:
         done: Future[int] = Future()
         self.records.append((partition, value, done))
         return done
+
+    def produce_all(self, topic: str, records: Sequence[tuple[int, bytes]]) -> "list[Future[int]]":
+        return [self.produce(topic, partition, value) for partition, value in records]
 
     def values(self) -> list[bytes]:
         return [value for _, value, _ in self.records]

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import redis.asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -138,10 +139,11 @@ def test_a_key_that_has_lost_its_time_to_live_gets_one(redis_url: str, monkeypat
     async def situation() -> None:
         key = new_key()
         limits = RedisLimits(redis_url)
-        await limits._redis.set(PREFIX + key, 41)
-        assert await limits._redis.pttl(PREFIX + key) == -1
-        assert (await limits.add({key: 1}))[key].used == 42
-        assert 0 < await limits._redis.pttl(PREFIX + key) <= 60_000
+        async with redis.asyncio.Redis.from_url(redis_url) as server:
+            await server.set(PREFIX + key, 41)
+            assert await server.pttl(PREFIX + key) == -1
+            assert (await limits.add({key: 1}))[key].used == 42
+            assert 0 < await server.pttl(PREFIX + key) <= 60_000
         await limits.close()
 
     asyncio.run(situation())
@@ -155,9 +157,10 @@ def test_a_server_that_has_forgotten_the_script_is_taught_it_again(
     async def situation() -> None:
         key = new_key()
         limits = RedisLimits(redis_url)
-        for used in (1, 2, 3):
-            await limits._redis.script_flush()
-            assert (await limits.add({key: 1}))[key].used == used
+        async with redis.asyncio.Redis.from_url(redis_url) as server:
+            for used in (1, 2, 3):
+                await server.script_flush()
+                assert (await limits.add({key: 1}))[key].used == used
         await limits.close()
 
     asyncio.run(situation())
@@ -170,22 +173,22 @@ def test_a_thousand_requests_at_once_take_few_calls_and_one_connection(
 
     async def situation() -> tuple[int, int]:
         keys = [new_key() for _ in range(10)]
-        limits = RedisLimits(redis_url)
-        async with closing(limits) as limiter:
+        server = redis.asyncio.Redis.from_url(redis_url)
+        async with server, closing(RedisLimits(redis_url)) as limiter:
             await limiter.hit(new_key(), 1)
-            before = await _totals(limits)
+            before = await _totals(server)
             await asyncio.gather(*(limiter.hit(key, 1000) for key in keys * 100))
-            after = await _totals(limits)
+            after = await _totals(server)
         return after[0] - before[0], after[1] - before[1]
 
     calls, connections = asyncio.run(situation())
     assert (calls, connections) == (1, 0)
 
 
-async def _totals(limits: RedisLimits) -> tuple[int, int]:
+async def _totals(server: redis.asyncio.Redis) -> tuple[int, int]:
     """Calls of the script and connections, since the server began."""
-    calls = (await limits._redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
-    return calls, (await limits._redis.info("stats"))["total_connections_received"]
+    calls = (await server.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    return calls, (await server.info("stats"))["total_connections_received"]
 
 
 # Memory alone, where the clock can be held

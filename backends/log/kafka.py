@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any
@@ -50,6 +50,7 @@ class KafkaLogProducer:
         self._client: KafkaProducer | None = None
         self._limits: dict[str, int] = {}  # bytes a record of the topic may have, by topic; the topics known
         self._buffered = 0
+        self._filling = 0  # how many fill the client's buffers at this moment
         self._under_way: deque[tuple[float, Future[int]]] = deque()  # with the time by which it should have ended
         self._closed = False
 
@@ -80,23 +81,36 @@ class KafkaLogProducer:
             open_client(KafkaAdminClient, self._servers, **options).close()
 
     def produce(self, topic: str, partition: int, value: bytes) -> "Future[int]":
-        done: Future[int] = Future()
+        return self.produce_all(topic, [(partition, value)])[0]
+
+    def produce_all(self, topic: str, records: Sequence[tuple[int, bytes]]) -> "list[Future[int]]":
+        """kafka-python's thread is woken when it has all of them, and so makes one request of them: each wake-up in
+        between would cost two changes of the thread that has the interpreter, and a request for one record.
+        """
         self._replace_if_stuck()
         client = self._client
         if client is None or topic not in self._limits:
-            done.set_exception(LogUnavailable("not connected"))
-            return done
+            return [_failed(LogUnavailable("not connected")) for _ in records]
+        with self._lock:
+            self._filling += 1
+        try:
+            return [self._send(client, topic, partition, value) for partition, value in records]
+        finally:
+            with self._lock:
+                self._filling -= 1
+            client._sender.wakeup()
+
+    def _send(self, client: KafkaProducer, topic: str, partition: int, value: bytes) -> "Future[int]":
         if len(value) > self._limits[topic]:
-            done.set_exception(RecordTooLarge(f"{len(value)} bytes"))
-            return done
+            return _failed(RecordTooLarge(f"{len(value)} bytes"))
+        done: Future[int] = Future()
         with self._lock:
             room = not self._closed and self._buffered + len(value) <= MAX_BUFFERED_BYTES
             if room:
                 self._buffered += len(value)
                 self._under_way.append((time.monotonic() + STUCK_SECONDS, done))
         if not room:
-            done.set_exception(LogUnavailable("closed" if self._closed else "the buffer is full"))
-            return done
+            return _failed(LogUnavailable("closed" if self._closed else "the buffer is full"))
         done.add_done_callback(lambda _: self._release(len(value)))
 
         def acknowledged(metadata: Any) -> None:
@@ -153,8 +167,14 @@ class KafkaLogProducer:
                     )
                     for topic in self._limits:
                         _learn(client, topic)
+                self._hold_wake_ups(client)
                 self._client = client
             return self._client
+
+    def _hold_wake_ups(self, client: KafkaProducer) -> None:
+        """While somebody fills its buffers; who ends doing so wakes it."""
+        wakeup = client._sender.wakeup
+        client._sender.wakeup = lambda: None if self._filling else wakeup()
 
     def _replace_if_broken(self, client: KafkaProducer, error: BaseException) -> None:
         """The idempotent producer ends for good not only when fenced: a batch that the broker calls too large does it
@@ -192,6 +212,12 @@ class KafkaLogProducer:
     def _release(self, size: int) -> None:
         with self._lock:
             self._buffered -= size
+
+
+def _failed(error: LogError) -> "Future[int]":
+    done: Future[int] = Future()
+    done.set_exception(error)
+    return done
 
 
 def _close(client: KafkaProducer, timeout: float) -> None:

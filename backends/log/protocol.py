@@ -64,6 +64,9 @@ class Producer(Protocol):
         Callbacks of the future run on the log's own thread. Records of one partition are appended in call order.
         """
 
+    def produce_all(self, topic: str, records: Sequence[tuple[int, bytes]]) -> "list[Future[int]]":
+        """`produce` for each partition and value, in order; cheaper, since the log is told once of all of them."""
+
     def close(self, timeout: float) -> None:
         """Waits up to `timeout` seconds for what is under way; what is not durable then fails with LogUnavailable."""
 

@@ -194,6 +194,9 @@ class SqliteLogProducer:
             done.set_exception(LogUnavailable("closed" if self._closed else "the buffer is full"))
         return done
 
+    def produce_all(self, topic: str, records: Sequence[tuple[int, bytes]]) -> "list[Future[int]]":
+        return [self.produce(topic, partition, value) for partition, value in records]
+
     def close(self, timeout: float) -> None:
         with self._lock:
             if self._closed:
