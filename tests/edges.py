@@ -14,12 +14,12 @@ import orjson
 from backends.log import Record, open_admin, open_consumer
 from backends.store.catalog import Catalog
 from backends.store.engine import open_engine
-from backends.store.migrate import migrate
 from ingest.main import EdgeService
 from schemas import records
 from schemas.topics import Topics
 from service.settings import Settings
 from tests.running import serving
+from tests.stores import make_store
 from tests.working import until
 
 PARTITIONS = 4
@@ -50,8 +50,8 @@ class World(NamedTuple):
 
 def make_world(log_url: str, store_url: str, topics: bool = True, **settings: object) -> World:
     """`topics` may be left out where the log is away."""
+    make_store(store_url)
     engine = open_engine(store_url)
-    migrate(engine)
     catalog = Catalog(engine)
     organisations = [catalog.create_organisation(name) for name in ("Acorn", "Birch")]
     keys = [catalog.create_key(organisation, "production") for organisation in organisations]

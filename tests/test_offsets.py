@@ -14,13 +14,13 @@ from click.testing import CliRunner, Result
 from backends.log import Producer, TopicPartition, open_admin, open_producer
 from backends.store.counting import Counting
 from backends.store.engine import open_engine
-from backends.store.migrate import migrate
 from backends.store.offsets import Offsets, aside
 from backends.store.queries import Queries
 from cli.main import main
 from service import metrics
 from tests.processes import Process
 from tests.snapshot import snapshot
+from tests.stores import make_store
 from tests.tenants import PARTITIONS, Tenants
 from tests.topics import make_anew, remove_before
 from tests.working import Working, until, working
@@ -31,9 +31,7 @@ from workers.stops import OffsetAstray, TopicRecreated
 def settings(log_url: str, tmp_path: Path) -> dict[str, str]:
     """Of a store on SQLite: what is of the store alone is tested on both below."""
     url = f"sqlite:///{tmp_path}/store.db"
-    engine = open_engine(url)
-    migrate(engine)
-    engine.dispose()
+    make_store(url)
     prefix = f"w{uuid.uuid4().hex}"
     with closing(open_admin(log_url)) as admin:
         for name in ("events", "heartbeats", "refused"):

@@ -8,12 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from backends.store.engine import open_engine
-from backends.store.migrate import migrate
 from tests.servers.find import Servers
 from tests.servers.kafka import Kafka
 from tests.servers.postgres import Postgres
 from tests.servers.redis import Redis
+from tests.stores import make_store
 
 _servers = pytest.StashKey[Servers]()
 _notes = pytest.StashKey[list[str]]()
@@ -107,9 +106,7 @@ def _template(servers: Servers) -> str:
     name = f"template_{uuid.uuid4().hex}"
     with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
-    engine = open_engine(f"{url}/{name}")
-    migrate(engine)
-    engine.dispose()
+    make_store(f"{url}/{name}")
     return name
 
 
@@ -137,9 +134,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "postgres":
         return str(request.getfixturevalue("postgres_url"))
     url = f"sqlite:///{tmp_path}/store.db"
-    engine = open_engine(url)
-    migrate(engine)
-    engine.dispose()
+    make_store(url)
     return url
 
 
