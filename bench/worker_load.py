@@ -67,7 +67,8 @@ def request(key: str, events: list[dict[str, Any]]) -> bytes:
 
 async def send(plan: Plan, made: Iterator[bytes] | None = None) -> Sent:
     """Raises RuntimeError where an answer is not 202."""
-    source = made or requests(catalogue(plan.organisations), plan.keys, plan.per_request)
+    seed = time.time_ns()  # ids of an earlier load would be duplicates
+    source = made or requests(catalogue(plan.organisations), plan.keys, plan.per_request, seed)
     if plan.requests:
         source = itertools.islice(source, plan.requests)
     begun = time.monotonic()
