@@ -121,15 +121,16 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 def _wait_ready(child: "subprocess.Popen[bytes]", admin_port: int) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if child.poll() is not None:
-            raise click.ClickException(f"the system ended with exit code {child.returncode}")
-        try:
-            if httpx.get(f"http://127.0.0.1:{admin_port}/readyz", timeout=2, trust_env=False).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.05)
+    with httpx.Client(timeout=2, trust_env=False) as http:  # one: each reads the machine's certificates
+        while time.monotonic() < deadline:
+            if child.poll() is not None:
+                raise click.ClickException(f"the system ended with exit code {child.returncode}")
+            try:
+                if http.get(f"http://127.0.0.1:{admin_port}/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
     raise click.ClickException(f"the system was not ready after {START_SECONDS} s")
 
 
@@ -149,20 +150,20 @@ async def _send(console: Console, base: str, requests: Iterator[Request], keys: 
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("events sent", total=events)
 
-        async def client() -> None:
+        async def client(http: httpx.AsyncClient) -> None:
             nonlocal count, sent, accepted
-            # The loopback is never reached through a proxy of the environment.
-            async with httpx.AsyncClient(base_url=base, timeout=30, trust_env=False) as http:
-                for request in requests:
-                    count += 1
-                    sent += len(request.events)
-                    body = orjson.dumps({"events": request.events})
-                    answer = await http.post(_path(request, keys), content=body, headers=_headers(request, keys))
-                    if answer.status_code == 202:
-                        accepted += answer.json()["accepted"]
-                    progress.advance(bar, len(request.events))
+            for request in requests:
+                count += 1
+                sent += len(request.events)
+                body = orjson.dumps({"events": request.events})
+                answer = await http.post(_path(request, keys), content=body, headers=_headers(request, keys))
+                if answer.status_code == 202:
+                    accepted += answer.json()["accepted"]
+                progress.advance(bar, len(request.events))
 
-        await asyncio.gather(*(client() for _ in range(CLIENTS)))
+        # The loopback is never reached through a proxy of the environment.
+        async with httpx.AsyncClient(base_url=base, timeout=30, trust_env=False) as http:
+            await asyncio.gather(*(client(http) for _ in range(CLIENTS)))
     return Sent(count, sent, accepted, time.perf_counter() - started)
 
 
