@@ -20,9 +20,10 @@ demo: .venv/run
 dev: .venv/run
 	$(BIN)/zenstep dev
 
-# Two processes share the tests, a file at a time, each with servers of its own.
+# Three processes share the tests, each with servers of its own: they wait for processes much of the time, and one that
+# is done takes what another has not come to.
 test: .venv/dev
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)
 
 # The tests with servers from containers only; needs a Docker-compatible engine.
 test-containers: .venv/dev
