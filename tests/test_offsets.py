@@ -163,7 +163,7 @@ def test_retention_that_passes_a_worker_while_it_runs_stops_it(
         # As if it had been far behind: the position is one that retention has passed.
         partition = TopicPartition(topic, busiest(zenstep, topic))
         remove_before(log_url, partition, 1)
-        assert Offsets(engine).move(*partition, worker.worker._next[partition], 0)
+        until(lambda: Offsets(engine).move(*partition, worker.worker._next[partition], 0))
         tenants.send(1)
         until(worker.ended)
     assert isinstance(worker.error, OffsetAstray)

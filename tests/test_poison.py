@@ -19,8 +19,8 @@ from schemas.records import Envelope, Heartbeat
 from service import metrics
 from tests.snapshot import COUNTED, snapshot
 from tests.worlds import NOW, Partitions, apply, envelope, event, make_flows, new_id, stored_offsets
-from workers import clock
 from workers.batch import Batches
+from workers.items import Item
 from workers.limit import Limit, TooMuchPoison
 
 BAD = "a name that the database does not take"
@@ -120,14 +120,14 @@ def test_a_bug_of_ours_for_one_event_sets_that_event_aside(engine: sa.Engine, mo
     organisation, [flow] = make_flows(engine, [1])
     log = Partitions()
     events = [event(flow=flow.flow_id) for _ in range(20)]
-    happened = clock.happened
+    date = Item.date
 
-    def buggy(item: Any) -> clock.Happened:
+    def buggy(item: Item) -> None:
         if item.id in (events[3].id, events[11].id):
             raise ZeroDivisionError
-        return happened(item)
+        date(item)
 
-    monkeypatch.setattr(clock, "happened", buggy)
+    monkeypatch.setattr(Item, "date", buggy)
     apply(engine, log.record(envelope(organisation, *events)))
     assert Counting(engine).ledger() == {"consumed": 20, "counted": 18, "rejected:poison": 2}
     assert [row["event"] for row in snapshot(engine)["rejected"]] == [3, 11]

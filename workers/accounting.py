@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from schemas.records import Place
 from service import metrics
 from workers.bisect import AllFail, Failed
 from workers.items import Item, Rejection, reject
@@ -26,13 +25,15 @@ class Written(NamedTuple):
     late: int = 0
 
 
-def outcomes_of(accepted: Iterable[Item], new: set[Place]) -> Outcomes:
+def outcomes_of(accepted: Iterable[Item], new: Iterable[Item]) -> Outcomes:
     """Counted where the id was new, else duplicate."""
     outcomes: Outcomes = Counter()
-    for item in accepted:
-        outcome = "counted" if item.place in new else "duplicate"
-        outcomes[item.organisation, item.place.topic, item.place.partition, "consumed"] += 1
-        outcomes[item.organisation, item.place.topic, item.place.partition, outcome] += 1
+    consumed, counted = (Counter((item.organisation, *item.whole[:2]) for item in items) for items in (accepted, new))
+    for of, events in consumed.items():
+        outcomes[*of, "consumed"] = events
+        for outcome, n in (("counted", counted[of]), ("duplicate", events - counted[of])):
+            if n:
+                outcomes[*of, outcome] = n
     return outcomes
 
 
@@ -88,14 +89,17 @@ def too_many_fail(items: Sequence[Item], error: AllFail) -> TooMuchPoison:
     return TooMuchPoison(f"{len(error.failed)} events in a row fail ({listed}), {where}", "ZENSTEP_POISON_IN_A_ROW")
 
 
-def fates(items: Sequence[Item], rejections: Sequence[Rejection]) -> Iterator[Fate]:
+def fates(items: Sequence[Item], batch: Written) -> Iterator[Fate]:
     """Of a batch's events, in the order of each partition. Where none is poison, one fate for many events."""
-    if not any(rejection.reason in REASONS for rejection in rejections):
-        counts = Counter((item.place.topic, item.place.partition) for item in items)
+    if not any(rejection.reason in REASONS for rejection in batch.rejections):
+        counts: Counter[tuple[str, int]] = Counter()
+        for (_, topic, partition, outcome), events in batch.outcomes.items():
+            if outcome == "consumed":
+                counts[topic, partition] += events
         for (topic, partition), events in counts.items():
             yield Fate(topic, partition, -1, None, events)
         return
-    aside = {rejection.place: rejection for rejection in rejections}
+    aside = {rejection.place: rejection for rejection in batch.rejections}
     for place in sorted({item.place for item in items} | set(aside)):
         rejection = aside.get(place)
         reason, events = (rejection.reason, rejection.events) if rejection else (None, 1)

@@ -5,8 +5,11 @@ are counted, all or nothing. Whatever is killed when, the store holds a batch wh
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -17,16 +20,16 @@ from backends.store.counting import Counting, Move, OffsetMoved, Transaction
 from backends.store.engine import ENVIRONMENT_ERRORS
 from backends.store.migrate import create_day_partitions
 from schemas import tables as t
-from schemas.records import Place
 from service import metrics
 from workers import accounting, clock, items, small
 from workers.accounting import Written
 from workers.bisect import AllFail, Failed, bisect
-from workers.fold import Counted, Folded, fold, merge, session_key
+from workers.fold import fold, merge
 from workers.forgetting import Forgotten, strangers
 from workers.items import Item, Rejection
 from workers.limit import Limit, TooMuchPoison
-from workers.scope import Scope
+from workers.scope import Named, Scope
+from workers.sessions import by_session
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +51,21 @@ class Facts(NamedTuple):
     forgotten: Forgotten
 
 
-class Batches:
-    """Applies batches.
+class Prepared(NamedTuple):
+    """A batch that only has to be written."""
 
-    Raises OffsetMoved for a partition that moved on without us, TooMuchPoison, SQLAlchemy's errors otherwise.
+    moves: list[Move]
+    items: Sequence[Item]
+    named: Named
+    aside: list[Rejection]
+    redelivered: int
+    seconds: float  # what that took
+
+
+class Batches:
+    """Applies batches: `prepare` and `write`, of which one thread may do the first and another the second.
+
+    Both raise SQLAlchemy's errors and TooMuchPoison, and `write` OffsetMoved for a partition that moved on without us.
     """
 
     def __init__(self, engine: sa.Engine, limit: Limit | None = None) -> None:
@@ -62,67 +76,80 @@ class Batches:
         self._days: set[int] = set()
 
     def apply(self, records: Sequence[Record], expected: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """Counts these records and moves the offsets from `expected`; returns where they now stand.
+        """Counts these records and moves the offsets from `expected`; returns where they now stand."""
+        return self.write(self.prepare(records, expected))
 
-        Records below the expected offset are left out: they are counted already. Where the batch fails by its content,
-        the events that fail alone are found and set aside as poison, and the rest counts, in one transaction all the
-        same.
+    def prepare(self, records: Sequence[Record], expected: Mapping[TopicPartition, int]) -> Prepared:
+        """Reads the records, and looks up and makes what is needed outside of the transaction.
+
+        Records below the expected offset are left out: they are counted already.
         """
+        began = time.perf_counter()
         fresh = [r for r in records if r.offset >= expected[TopicPartition(r.topic, r.partition)]]
-        moves = _moves(fresh, expected)
-        with metrics.batch_seconds.time():
-            read, rejections = items.read(fresh)
-            try:
-                self._prepare(read)
-                batch = self._transact(moves, read, rejections, self._write_whole)
-            except (*NOBODYS, TooMuchPoison):
-                raise
-            except Exception as error:
-                log.warning("a batch fails: looking for what fails in it", extra={"kind": type(error).__name__})
-                ready, unready = self._bisected(read, self._prepare)
-                aside = rejections + accounting.set_aside(read, unready)
-                batch = self._transact(moves, [item for part in ready for item in part], aside, self._write_parts)
+        read, aside = items.read(fresh)
+        try:
+            named = self._look_up(read)
+        except NOBODYS:
+            raise
+        except Exception as error:
+            log.warning("a batch fails: looking for what fails in it", extra={"kind": type(error).__name__})
+            parts, failed = self._bisected(read, lambda part: (part, self._look_up(part)))
+            aside += accounting.set_aside(read, failed)
+            read = [item for part, _ in parts for item in part]
+            named = reduce(or_, (of_part for _, of_part in parts), Named({}))
         self._scope.trim()
-        metrics.records_redelivered.inc(len(records) - len(fresh))
-        accounting.observe(batch)
-        return {TopicPartition(move.topic, move.partition): move.following for move in moves}
+        redelivered = len(records) - len(fresh)
+        return Prepared(_moves(fresh, expected), read, named, aside, redelivered, time.perf_counter() - began)
 
-    def _prepare(self, read: Sequence[Item]) -> Sequence[Item]:
-        """What is looked up and made outside of the transaction."""
-        self._scope.load(read)
-        self._ensure_days(read)
-        return read
+    def write(self, batch: Prepared) -> dict[TopicPartition, int]:
+        """Where the batch fails by its content, the events that fail alone are found and set aside as poison, and the
+        rest counts, in one transaction all the same. Returns where the offsets now stand.
+        """
+        began = time.perf_counter()
+        try:
+            written = self._transact(batch, self._write_whole)
+        except (*NOBODYS, TooMuchPoison):
+            raise
+        except Exception as error:
+            log.warning("a batch fails: looking for what fails in it", extra={"kind": type(error).__name__})
+            written = self._transact(batch, self._write_parts)
+        metrics.batch_seconds.observe(batch.seconds + time.perf_counter() - began)
+        metrics.records_redelivered.inc(batch.redelivered)
+        accounting.observe(written)
+        return {TopicPartition(move.topic, move.partition): move.following for move in batch.moves}
 
-    def _transact(
-        self,
-        moves: Sequence[Move],
-        read: Sequence[Item],
-        rejections: list[Rejection],
-        write: Callable[[Transaction, Sequence[Item], Facts], list[Written]],
-    ) -> Written:
+    def _look_up(self, read: Sequence[Item]) -> Named:
+        for item in read:
+            item.date()
+        named = self._scope.look_up(read)
+        self._ensure_days({item.memory.day for item in read})
+        return named
+
+    def _transact(self, batch: Prepared, write: Callable[[Transaction, Prepared, Facts], list[Written]]) -> Written:
         with self._counting.transaction() as transaction:
-            transaction.move_offsets(moves)
-            whose = {item.organisation for item in read} | {rejection.organisation for rejection in rejections}
+            transaction.move_offsets(batch.moves)
+            whose = {item.organisation for item in batch.items} | {rejection.organisation for rejection in batch.aside}
             existing = transaction.lock_organisations(whose)
-            forgotten = Forgotten(transaction.forgotten(whose, strangers(rejections)))
+            forgotten = Forgotten(transaction.forgotten(whose, strangers(batch.aside)))
             facts = Facts(existing, transaction.horizon(), forgotten)
-            batch = accounting.together([Written(rejections, Counter()), *write(transaction, read, facts)])
-            transaction.reject(accounting.rejected_row(forgotten.rejection(one)) for one in batch.rejections)
-            transaction.add(t.ledger, {key: [n] for key, n in batch.outcomes.items()})
-            weighed = self._limit.weigh(accounting.fates(read, batch.rejections))
+            parts = [Written(batch.aside, Counter()), *write(transaction, batch, facts)]
+            written = accounting.together(parts)
+            transaction.reject(accounting.rejected_row(forgotten.rejection(one)) for one in written.rejections)
+            transaction.add(t.ledger, {key: [n] for key, n in written.outcomes.items()})
+            weighed = self._limit.weigh(accounting.fates(batch.items, written))
         self._limit.keep(weighed)
-        return batch
+        return written
 
-    def _write_whole(self, transaction: Transaction, read: Sequence[Item], facts: Facts) -> list[Written]:
-        return [self._write(transaction, read, facts)]
+    def _write_whole(self, transaction: Transaction, batch: Prepared, facts: Facts) -> list[Written]:
+        return [_write(transaction, batch.items, batch.named, facts)]
 
-    def _write_parts(self, transaction: Transaction, read: Sequence[Item], facts: Facts) -> list[Written]:
+    def _write_parts(self, transaction: Transaction, batch: Prepared, facts: Facts) -> list[Written]:
         def attempt(part: Sequence[Item]) -> Written:
             with transaction.part():
-                return self._write(transaction, part, facts)
+                return _write(transaction, part, batch.named, facts)
 
-        written, failed = self._bisected(read, attempt)
-        return [*written, Written(accounting.set_aside(read, failed), Counter())]
+        written, failed = self._bisected(batch.items, attempt)
+        return [*written, Written(accounting.set_aside(batch.items, failed), Counter())]
 
     def _bisected(self, read: Sequence[Item], attempt: Callable[[Sequence[Item]], R]) -> tuple[list[R], list[Failed]]:
         try:
@@ -130,30 +157,8 @@ class Batches:
         except AllFail as error:
             raise accounting.too_many_fail(read, error) from error
 
-    def _write(self, transaction: Transaction, read: Sequence[Item], facts: Facts) -> Written:
-        rejections: list[Rejection] = []
-        accepted: list[tuple[Item, clock.Happened]] = []
-        for item in read:
-            when = clock.happened(item)
-            problem = self._scope.problem(item) if item.organisation in facts.organisations else "unknown_organisation"
-            if problem is None and (when.too_old or clock.memory(item).day < facts.horizon):
-                problem = "too_old"
-            if problem is None:
-                accepted.append((facts.forgotten.item(item), when))
-            else:
-                rejections.append(items.reject(item, problem))
-        new = _new(transaction, [item for item, _ in accepted])
-        fresh = [(item, when) for item, when in accepted if item.place in new]
-        _count(transaction, _named(transaction, fresh), self._scope)
-        return Written(
-            rejections,
-            accounting.outcomes_of((item for item, _ in accepted), new),
-            clamped=sum(when.clamped for _, when in fresh),
-            late=sum(item.received - when.at > clock.HOUR for item, when in fresh),
-        )
-
-    def _ensure_days(self, read: Sequence[Item]) -> None:
-        missing = {clock.memory(item).day for item in read} - self._days
+    def _ensure_days(self, days: set[int]) -> None:
+        missing = days - self._days
         if missing:
             create_day_partitions(self._engine, missing)
             self._days = {day for day in self._days | missing if day >= max(missing) - 2 * clock.WINDOW_DAYS}
@@ -166,43 +171,57 @@ def _moves(records: Sequence[Record], expected: Mapping[TopicPartition, int]) ->
     return [Move(*tp, expected[tp], last.offset + 1, last.timestamp) for tp, last in ends.items()]
 
 
-def _new(transaction: Transaction, accepted: list[Item]) -> set[Place]:
-    """The places of the events whose ids were not in; of several with one id in this batch, the first."""
+def _write(transaction: Transaction, read: Sequence[Item], named: Named, facts: Facts) -> Written:
+    accepted: list[Item] = []
+    rejections: list[Rejection] = []
+    for item in read:
+        problem = named.problem(item) if item.organisation in facts.organisations else "unknown_organisation"
+        if problem is None and (item.when.too_old or item.memory.day < facts.horizon):
+            problem = "too_old"
+        if problem is None:
+            accepted.append(facts.forgotten.item(item))
+        else:
+            rejections.append(items.reject(item, problem))
+    new = _new(transaction, accepted)
+    _count(transaction, new, named)
+    return Written(
+        rejections,
+        accounting.outcomes_of(accepted, new),
+        clamped=sum(item.when.clamped for item in new),
+        late=sum(item.line.received - item.when.at > clock.HOUR for item in new),
+    )
+
+
+def _new(transaction: Transaction, accepted: list[Item]) -> list[Item]:
+    """The items whose ids were not in; of several with one id in this batch, the first."""
     first: dict[tuple[str, str], Item] = {}
     for item in accepted:
         first.setdefault((item.organisation, item.id), item)
-    days = {key: clock.memory(item) for key, item in first.items()}
-    before = transaction.seen_on_any_day(key for key, day in days.items() if day.everywhere)
-    entered = [(key[0], day.day, key[1]) for key, day in days.items() if key not in before]
-    before |= transaction.add_seen(entered)
-    return {item.place for key, item in first.items() if key not in before}
+    known = transaction.seen_on_any_day(key for key, item in first.items() if item.memory.everywhere)
+    # In the order of the table's key, so that each page of its index is come to once.
+    entered = sorted((key[0], item.memory.day, key[1]) for key, item in first.items() if key not in known)
+    known |= transaction.add_seen(entered)
+    return [item for key, item in first.items() if key not in known] if known else list(first.values())
 
 
-def _named(transaction: Transaction, new: list[tuple[Item, clock.Happened]]) -> list[Counted]:
+def _admitted(transaction: Transaction, new: list[Item]) -> set[tuple[str, str]]:
     wanted: dict[str, set[str]] = {}
-    for item, _ in new:
+    for item in new:
         if item.event is not None and item.event.type == "custom" and item.event.name:
             wanted.setdefault(item.organisation, set()).add(item.event.name)
-    admitted = transaction.admit_names(wanted, CUSTOM_NAMES) if wanted else set()
-    counted = []
-    for item, when in new:
-        name = None
-        if item.event is not None and item.event.type == "custom" and item.event.name:
-            name = item.event.name if (item.organisation, item.event.name) in admitted else t.OTHER_NAMES
-        counted.append(Counted(item, when.at, name))
-    return counted
+    return transaction.admit_names(wanted, CUSTOM_NAMES) if wanted else set()
 
 
-def _count(transaction: Transaction, counted: list[Counted], scope: Scope) -> None:
-    keys = {key for c in counted if (key := session_key(c.item)) is not None}
-    folded: Folded = fold(counted, transaction.sessions(keys), scope.positions)
+def _count(transaction: Transaction, new: list[Item], named: Named) -> None:
+    sessions = by_session(new)
+    folded = fold(new, sessions, transaction.sessions(sessions), named.positions, _admitted(transaction, new))
     transaction.save_sessions(folded.sessions)
     transaction.add(t.counts, folded.counts)
     transaction.add(t.custom_events, folded.custom_events)
     transaction.add(t.cohorts, folded.cohorts)
     transaction.add(t.cohort_steps, folded.cohort_steps)
     transaction.merge_sketches(folded.sketches, merge)
-    left = small.fold(counted)
+    left = small.fold(new)
     for table, rows in left.latest.items():
         transaction.keep_latest(table, [rows[key] for key in sorted(rows)])
     transaction.add(t.step_health_days, left.health)

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from schemas.ids import uuid7_ms
-from workers.items import Item
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -19,20 +18,19 @@ class Happened(NamedTuple):
     too_old: bool = False  # before the window: not counted
 
 
-def happened(item: Item) -> Happened:
+def happened(time: int | None, received: int, sent: int | None) -> Happened:
     """The client's time, corrected where its clock is wrong by over a minute, never later than receipt.
 
     `sent` is the client's clock at sending: what it differs from receipt is the clock's error and the way's duration.
     Below a minute that is left alone, since the way takes its time too (our decision).
     """
-    at = item.time
-    if at is None:
-        return Happened(item.received)
-    if item.sent is not None and abs(item.received - item.sent) > MINUTE:
-        at += item.received - item.sent
-    if at > item.received + MINUTE:
-        return Happened(item.received, clamped=True)
-    return Happened(at, too_old=at < item.received - WINDOW_DAYS * DAY)
+    if time is None:
+        return Happened(received)
+    if sent is not None and abs(received - sent) > MINUTE:
+        time += received - sent
+    if time > received + MINUTE:
+        return Happened(received, clamped=True)
+    return Happened(time, False, time < received - WINDOW_DAYS * DAY)
 
 
 class Memory(NamedTuple):
@@ -42,7 +40,7 @@ class Memory(NamedTuple):
     everywhere: bool
 
 
-def memory(item: Item) -> Memory:
+def memory(identifier: str, time: int | None, received: int) -> Memory:
     """The day comes from the event itself, so that a retry on another day meets its first try.
 
     It is the day of the client's own time, else of the time in a version 7 id. Where there is neither, or it lies more
@@ -50,10 +48,10 @@ def memory(item: Item) -> Memory:
     come (which were beyond the window when an earlier try arrived), are looked for under every day. With days kept for
     twice the window and one, a retry within the window of the first receipt is always recognised.
     """
-    receipt = item.received // DAY
-    own = item.time
-    if own is None:
-        own = uuid7_ms(item.id)
-    if own is None or abs(own // DAY - receipt) > WINDOW_DAYS:
-        return Memory(receipt, everywhere=True)
-    return Memory(own // DAY, everywhere=own // DAY > receipt)
+    receipt = received // DAY
+    if time is None:
+        time = uuid7_ms(identifier)
+    if time is None or abs(time // DAY - receipt) > WINDOW_DAYS:
+        return Memory(receipt, True)
+    day = time // DAY
+    return Memory(day, day > receipt)

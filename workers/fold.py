@@ -1,31 +1,25 @@
 """The fold: new events and what is known of their sessions in, additions to cells out. Pure, no I/O.
 
 Counts, cohorts and steps are sums, so the order of events does not matter to them. A session is moved between cohort
-cells by taking what it contributed before away and adding what it contributes now.
+cells by taking what it contributed before away and adding what it contributes now. All is folded by the quarter of an
+hour; the days are summed up of those, which are few.
 """
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 from backends.store.counting import SessionRow
 from schemas import sketches
-from schemas.tables import GRAINS, NO_FLOW, NO_STEP
+from schemas.tables import DAY, NO_FLOW, NO_STEP, OTHER_NAMES, QUARTER
 from workers.items import Item
+from workers.sessions import SessionKey, advance
 
-SessionKey = tuple[str, str, str]
 Cell = tuple[Any, ...]
+Users = dict[str, None]
+"""A set that keeps the order of arrival, so that the same events make the same sketch."""
 
 _COUNTER = {"view": 0, "complete": 1, "skip": 2, "dismiss": 3}
-
-
-class Counted(NamedTuple):
-    """A new event with the time (epoch ms) it counts at and, for a custom one, the name it counts under."""
-
-    item: Item
-    at: int
-    name: str | None = None
 
 
 class Positions(Protocol):
@@ -36,111 +30,124 @@ class Folded:
     """What a batch adds, by the primary keys of the tables in schemas/tables.py."""
 
     def __init__(self) -> None:
-        self.counts: dict[Cell, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
-        self.custom_events: dict[Cell, list[int]] = defaultdict(lambda: [0])
-        self.cohorts: dict[Cell, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
-        self.cohort_steps: dict[Cell, list[int]] = defaultdict(lambda: [0, 0])
-        self.sketches: dict[Cell, list[Any]] = defaultdict(list)
+        self.counts: dict[Cell, list[int]] = {}
+        self.custom_events: dict[Cell, list[int]] = {}
+        self.cohorts: dict[Cell, list[int]] = {}
+        self.cohort_steps: dict[Cell, list[int]] = {}
+        self.sketches: dict[Cell, list[Any]] = {}
         self.sessions: dict[SessionKey, SessionRow] = {}
 
 
-def session_key(item: Item) -> SessionKey | None:
-    """Which session of which flow an item belongs to; None where it names no session or no flow."""
-    event = item.event
-    if event is None or event.flow is None or not event.session:
-        return None
-    digest = hashlib.blake2b(event.session.encode(), digest_size=16).hexdigest()
-    return item.organisation, event.flow.lower(), digest
-
-
-def fold(events: Iterable[Counted], known: Mapping[SessionKey, SessionRow], positions: Positions) -> Folded:
-    """`known` holds the sessions of these events that the store has."""
+def fold(
+    events: Iterable[Item],
+    sessions: Mapping[SessionKey, Iterable[Item]],
+    known: Mapping[SessionKey, SessionRow],
+    positions: Positions,
+    names: Collection[tuple[str, str]] = (),
+) -> Folded:
+    """`sessions` are these events by the session they are of, `known` those of them that the store has; `names` the
+    (organisation, custom event name) that count under their own name.
+    """
     folded = Folded()
-    for counted in events:
-        _count(folded, counted)
-        _advance(folded, counted, known, positions)
-    for key, row in folded.sessions.items():
+    _fold_events(folded, events, names)
+    cohorts: dict[Cell, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    steps: dict[Cell, list[int]] = defaultdict(lambda: [0, 0])
+    seconds: dict[Cell, list[float]] = defaultdict(list)
+    for key, of_session in sessions.items():
         before = known.get(key)
+        row = advance(before, of_session, positions(key[0], key[1]))
         if before is not None:
-            _contribute(folded, key, before, -1)
-        _contribute(folded, key, row, +1)
+            _contribute(cohorts, steps, key, before, -1)
+        _contribute(cohorts, steps, key, row, +1)
         if row.started_at is not None and row.completed_at is not None and not row.timed:
-            seconds = (row.completed_at - row.started_at) / 1000
-            if seconds >= 0:
-                folded.sessions[key] = row._replace(timed=True)
-                for grain, bucket in _cells(row.started_at):
-                    folded.sketches[key[0], key[1], grain, bucket, sketches.SECONDS, ""].append(seconds)
-    for cells in (folded.cohorts, folded.cohort_steps):
-        for cell in [cell for cell, added in cells.items() if not any(added)]:
-            del cells[cell]
+            took = (row.completed_at - row.started_at) / 1000
+            if took >= 0:
+                row = row._replace(timed=True)
+                seconds[key[0], key[1], _quarter(row.started_at or 0)].append(took)
+        folded.sessions[key] = row
+    folded.cohorts = _without_zeros(_with_days(cohorts))
+    folded.cohort_steps = _without_zeros(_with_days(steps))
+    for (organisation, flow, grain, bucket), values in _by_grain(seconds):
+        cell = (organisation, flow, grain, bucket, sketches.SECONDS, "")
+        folded.sketches.setdefault(cell, []).extend(values)
     return folded
 
 
-def _cells(at: int) -> list[tuple[int, int]]:
+def _quarter(at: int) -> int:
     seconds = at // 1000
-    return [(grain, seconds - seconds % grain) for grain in GRAINS]
+    return seconds - seconds % QUARTER
 
 
-def _count(folded: Folded, counted: Counted) -> None:
-    organisation, event = counted.item.organisation, counted.item.event
-    if event is None:
-        return
-    flow = event.flow.lower() if event.flow else NO_FLOW
-    step = event.step.lower() if event.step and event.flow else NO_STEP
-    user = f"u:{event.user}" if event.user else f"a:{event.anon}" if event.anon else None
-    for grain, bucket in _cells(counted.at):
-        cell = (organisation, flow, grain, bucket)
-        if counted.name is not None:
-            folded.custom_events[*cell, counted.name][0] += 1
+def _fold_events(folded: Folded, events: Iterable[Item], names: Collection[tuple[str, str]]) -> None:
+    counts: dict[Cell, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    custom: dict[Cell, list[int]] = defaultdict(lambda: [0])
+    users: dict[Cell, Users] = defaultdict(dict)
+    custom_users: dict[Cell, Users] = defaultdict(dict)
+    for item in events:
+        event = item.event
+        if event is None:
+            continue
+        flow = item.flow or NO_FLOW
+        cell = (item.organisation, flow, _quarter(item.when.at), item.step or NO_STEP if flow else NO_STEP)
+        user = f"u:{event.user}" if event.user else f"a:{event.anon}" if event.anon else None
+        if event.type != "custom":
+            counts[cell][_COUNTER[event.type]] += 1
+        elif event.name:
+            name = event.name if (item.organisation, event.name) in names else OTHER_NAMES
+            custom[*cell[:3], name][0] += 1
             if user:
-                folded.sketches[*cell, sketches.CUSTOM, counted.name].append(user)
-        else:
-            folded.counts[*cell, step][_COUNTER[event.type]] += 1
+                custom_users[*cell[:3], name][user] = None
         if user and flow:
-            folded.sketches[*cell, sketches.USERS, NO_STEP].append(user)
-            if step:
-                folded.sketches[*cell, sketches.USERS, step].append(user)
+            users[cell][user] = None
+    folded.counts = _with_days(counts)
+    folded.custom_events = _with_days(custom)
+    for (organisation, flow, quarter, _), found in [(cell, found) for cell, found in users.items() if cell[3]]:
+        users[organisation, flow, quarter, NO_STEP].update(found)
+    for kind, of_kind in ((sketches.USERS, users), (sketches.CUSTOM, custom_users)):
+        for (organisation, flow, grain, bucket, subject), found in _by_grain(of_kind):
+            folded.sketches.setdefault((organisation, flow, grain, bucket, kind, subject), []).extend(found)
 
 
-def _advance(folded: Folded, counted: Counted, known: Mapping[SessionKey, SessionRow], positions: Positions) -> None:
-    key = session_key(counted.item)
-    event = counted.item.event
-    if key is None or event is None:
-        return
-    at = counted.at
-    row = folded.sessions.get(key) or known.get(key) or SessionRow(first_at=at)
-    row = row._replace(first_at=min(row.first_at, at))
-    if event.type == "view":
-        row = row._replace(started_at=at if row.started_at is None else min(row.started_at, at))
-        step = event.step.lower() if event.step else None
-        if step and step not in row.steps:
-            row = row._replace(steps=(*row.steps, step))
-        order = positions(key[0], key[1])
-        row = row._replace(furthest=max(row.steps, key=lambda s: (order.get(s, -1), s), default=None))
-    elif event.type == "complete" and event.step is None:
-        row = row._replace(completed_at=at if row.completed_at is None else min(row.completed_at, at))
-    elif event.type == "dismiss":
-        row = row._replace(dismissed=True)
-    folded.sessions[key] = row
+V = TypeVar("V")
 
 
-def _contribute(folded: Folded, key: SessionKey, row: SessionRow, sign: int) -> None:
+def _by_grain(cells: Mapping[Cell, V]) -> Iterable[tuple[Cell, V]]:
+    """Each of a quarter's additions as the quarter's, and as its day's."""
+    for (organisation, flow, quarter, *rest), value in cells.items():
+        yield (organisation, flow, QUARTER, quarter, *rest), value
+        yield (organisation, flow, DAY, quarter - quarter % DAY, *rest), value
+
+
+def _with_days(quarters: Mapping[Cell, list[int]]) -> dict[Cell, list[int]]:
+    cells: dict[Cell, list[int]] = {}
+    for cell, added in _by_grain(quarters):
+        there = cells.get(cell)
+        cells[cell] = added if there is None else [a + b for a, b in zip(there, added, strict=True)]
+    return cells
+
+
+def _without_zeros(cells: dict[Cell, list[int]]) -> dict[Cell, list[int]]:
+    return {cell: added for cell, added in cells.items() if any(added)}
+
+
+def _contribute(
+    cohorts: dict[Cell, list[int]], steps: dict[Cell, list[int]], key: SessionKey, row: SessionRow, sign: int
+) -> None:
     """What a session is in the cohorts, added or taken away."""
     organisation, flow, _ = key
-    for grain, bucket in _cells(row.first_at):
-        folded.cohorts[organisation, flow, grain, bucket][0] += sign
+    cohorts[organisation, flow, _quarter(row.first_at)][0] += sign
     if row.started_at is None:
         return
+    quarter = _quarter(row.started_at)
     completed = row.completed_at is not None
-    for grain, bucket in _cells(row.started_at):
-        cohort = folded.cohorts[organisation, flow, grain, bucket]
-        cohort[1] += sign
-        cohort[2] += sign * completed
-        cohort[3] += sign * row.dismissed
-        for step in row.steps:
-            cell = folded.cohort_steps[organisation, flow, grain, bucket, step]
-            cell[0] += sign
-            cell[1] += sign * (step == row.furthest and not completed)
+    cohort = cohorts[organisation, flow, quarter]
+    cohort[1] += sign
+    cohort[2] += sign * completed
+    cohort[3] += sign * row.dismissed
+    for step in row.steps:
+        cell = steps[organisation, flow, quarter, step]
+        cell[0] += sign
+        cell[1] += sign * (step == row.furthest and not completed)
 
 
 def merge(kind: str, stored: bytes | None, values: list[Any]) -> bytes:

@@ -29,9 +29,9 @@ class Forgotten:
         about = item.line if isinstance(item.line, Progress) else item.event
         if about is None:
             return item
-        if about.user is not None and self._has(item.organisation, digest(about.user), item.received):
+        if about.user is not None and self._has(item.organisation, digest(about.user), item.line.received):
             return _replaced(item, user=None, anon=None)
-        if about.anon is not None and self._has(item.organisation, digest(None, about.anon), item.received):
+        if about.anon is not None and self._has(item.organisation, digest(None, about.anon), item.line.received):
             return _replaced(item, anon=None)
         return item
 
@@ -60,5 +60,5 @@ def strangers(rejections: Iterable[Rejection]) -> Iterator[str]:
 
 def _replaced(item: Item, **fields: None) -> Item:
     if item.event is not None:
-        return item._replace(event=msgspec.structs.replace(item.event, **fields))
-    return item._replace(line=msgspec.structs.replace(item.line, **fields))
+        return msgspec.structs.replace(item, event=msgspec.structs.replace(item.event, **fields))
+    return msgspec.structs.replace(item, line=msgspec.structs.replace(item.line, **fields))

@@ -9,52 +9,41 @@ from backends.log import Record
 from schemas import records
 from schemas.ids import NIL
 from schemas.records import Envelope, Heartbeat, Line, OfStep, Place, RecordEvent, Refused
+from workers import clock
+from workers.clock import Happened, Memory
 
 WHOLE_LINE = -1
 
 
-class Item(NamedTuple):
+class Item(msgspec.Struct, gc=False):
     """An event to be counted, or a small write such as a heartbeat, which has none. Ids lower-case, times epoch ms."""
 
-    place: Place
+    whole: Place  # of its whole line
+    index: int  # in its envelope; WHOLE_LINE of a small write
     organisation: str
     id: str
     line: Line
-    event: RecordEvent | None = None
+    event: RecordEvent | None
+    flow: str | None  # which flow it is about, if any
+    step: str | None  # which step of the flow it is about, if any
+    time: int | None  # the client's clock, uncorrected
+    sent: int | None
+    when: Happened = Happened(0)
+    memory: Memory = Memory(0, False)
+
+    def date(self) -> None:
+        """Tells `when` it happened and which day to remember it under; not part of reading, which may not fail."""
+        self.when = clock.happened(self.time, self.line.received, self.sent)
+        self.memory = clock.memory(self.id, self.time, self.line.received)
 
     @property
-    def received(self) -> int:
-        return self.line.received
-
-    @property
-    def sent(self) -> int | None:
-        return self.line.sent if isinstance(self.line, Envelope) else None
+    def place(self) -> Place:
+        return self.whole._replace(event=self.index)
 
     @property
     def host(self) -> str | None:
         """The page's host of a heartbeat, empty where the browser did not say; None for all else."""
         return self.line.host or "" if isinstance(self.line, Heartbeat) else None
-
-    @property
-    def flow(self) -> str | None:
-        """Which flow it is about, if any."""
-        flow = self._about.flow if self._about is not None else None
-        return flow.lower() if flow else None
-
-    @property
-    def step(self) -> str | None:
-        """Which step of the flow it is about, if any."""
-        step = self._about.step if self._about is not None else None
-        return step.lower() if step else None
-
-    @property
-    def time(self) -> int | None:
-        """The client's clock, uncorrected."""
-        return self._about.time if self._about is not None else None
-
-    @property
-    def _about(self) -> RecordEvent | OfStep | None:
-        return self.event if isinstance(self.line, Envelope | Heartbeat) else self.line
 
 
 class Rejection(NamedTuple):
@@ -91,12 +80,41 @@ def read(batch: Iterable[Record]) -> tuple[list[Item], list[Rejection]]:
             elif isinstance(decoded, Refused):
                 poison.append(Rejection(place, organisation, f"refused:{decoded.reason}", decoded.received, line))
             elif isinstance(decoded, Envelope):
-                for index, event in enumerate(decoded.events):
-                    where = place._replace(event=index)
-                    items.append(Item(where, organisation, event.id.lower(), decoded, event))
+                items += [_event(place, organisation, decoded, *one) for one in enumerate(decoded.events)]
             else:
-                items.append(Item(place, organisation, decoded.id.lower(), decoded))
+                items.append(_small(place, organisation, decoded))
     return items, poison
+
+
+def _event(whole: Place, organisation: str, line: Envelope, index: int, event: RecordEvent) -> Item:
+    return Item(
+        whole,
+        index,
+        organisation,
+        event.id.lower(),
+        line,
+        event,
+        event.flow.lower() if event.flow else None,
+        event.step.lower() if event.step else None,
+        event.time,
+        line.sent,
+    )
+
+
+def _small(whole: Place, organisation: str, line: Heartbeat | OfStep) -> Item:
+    flow, step, time = (None, None, None) if isinstance(line, Heartbeat) else (line.flow, line.step, line.time)
+    return Item(
+        whole,
+        WHOLE_LINE,
+        organisation,
+        line.id.lower(),
+        line,
+        None,
+        flow.lower() if flow else None,
+        step.lower() if step else None,
+        time,
+        None,
+    )
 
 
 def _not_ours(place: Place, line: bytes, timestamp: int) -> Rejection:
@@ -113,4 +131,4 @@ def reject(item: Item, reason: str) -> Rejection:
     line = item.line
     if isinstance(line, Envelope) and item.event is not None:
         line = msgspec.structs.replace(line, events=[item.event])
-    return Rejection(item.place, item.organisation, reason, item.received, records.encode(line))
+    return Rejection(item.place, item.organisation, reason, line.received, records.encode(line))

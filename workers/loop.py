@@ -1,7 +1,8 @@
-"""The worker's loop: poll, apply, commit; and what to do when the log or the store is away.
+"""The worker's loop: gather, prepare, write, commit; and what to do when the log or the store is away.
 
-Everything happens on one thread, between two polls: when a partition is revoked no batch is under way, so there is
-nothing to drain. The store's offsets are the truth; Kafka's are kept for the lag tools.
+One batch is written on a thread of its own while the next is gathered and prepared here. A partition is given up only
+when nothing is being written, and where a write fails, what was made ready behind it is forgotten and read again. The
+store's offsets are the truth; Kafka's are kept for the lag tools.
 """
 
 import logging
@@ -22,10 +23,12 @@ from workers import stops
 from workers.batch import Batches
 from workers.limit import Limit
 from workers.stops import STOPS
+from workers.writer import Writer
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+WRITING_POLL_SECONDS = 0.02  # while a batch is written what comes is gathered, and the next is not kept waiting
 LAG_SECONDS = 1.0
 BACKOFF = (0.2, 10.0)
 
@@ -41,11 +44,14 @@ class Worker:
         limit: Limit | None = None,
     ) -> None:
         self._batches = Batches(engine, limit)
+        self._writer = Writer(self._batches.write)
         self._counting = Counting(engine)
         self._offsets = Offsets(engine)
         self._batch_records = batch_records
         self._stopping = threading.Event()
-        self._next: dict[TopicPartition, int] = {}
+        self._next: dict[TopicPartition, int] = {}  # where the store is known to stand
+        self._ahead: dict[TopicPartition, int] = {}  # where it will stand when what is being written is
+        self._gathered: list[Record] = []
         self._reached: dict[TopicPartition, int] = {}
         self._identities: dict[str, str] = {}
         self._lag_at = 0.0
@@ -69,59 +75,96 @@ class Worker:
                     failures = self._back_off("log", error, failures)
                 except ENVIRONMENT_ERRORS as error:
                     failures = self._back_off("store", error, failures)
+            with suppress(*ENVIRONMENT_ERRORS):
+                self._settle()
         except tuple(STOPS) as error:
             self.problem = str(error)
             metrics.worker_stopped.labels(STOPS[type(error)]).set(1)
             raise
         finally:
+            self._writer.close()
             self._consumer.close()
 
     def _step(self) -> None:
+        prepared = None
         try:
-            batch = self._consumer.poll(POLL_SECONDS, self._batch_records)
-        except OffsetOutOfRange as error:
-            # Where the log has the offset after all, it was not itself for a moment.
-            raise self._astray() or LogUnavailable(str(error)) from error
-        batch = [r for r in batch if TopicPartition(r.topic, r.partition) in self._next]
-        if batch:
-            self._apply(batch)
+            batch = self._gather()
+            if batch:
+                # Asked after the batch was read: what is the same now was the same then.
+                self._same_topics()
+                prepared = self._batches.prepare(batch, self._ahead)
+        except Exception:
+            # Nothing of what was gathered is written: read all of it again, behind what is being written.
+            self._settle()
+            self._rewind()
+            raise
+        if self._settle() and prepared is not None:
+            self._ahead |= {TopicPartition(move.topic, move.partition): move.following for move in prepared.moves}
+            self._writer.start(prepared, {TopicPartition(r.topic, r.partition): r.timestamp for r in batch})
         if time.monotonic() - self._lag_at >= LAG_SECONDS or not batch:
             self._lag_at = time.monotonic()
             self._measure_lag()
 
-    def _apply(self, batch: list[Record]) -> None:
-        while batch:
-            try:
-                # Asked after the batch was read: what is the same now was the same then.
-                self._same_topics()
-                moved = self._batches.apply(batch, self._next)
-            except OffsetMoved as error:
-                # We were away so long that another worker went on. What it has done is done; ask where it stands.
-                metrics.zombie_batches.inc()
-                lost = TopicPartition(error.topic, error.partition)
-                log.warning("offset moved by another worker", extra={"topic": lost.topic, "partition": lost.partition})
-                batch = [r for r in batch if (r.topic, r.partition) != lost]
-                self._reposition([lost])
-            except Exception:
-                # Nothing of the batch was written: read all of it again.
-                self._reposition([], rewind=True)
-                raise
-            else:
-                self._next.update(moved)
-                self._reached.update({TopicPartition(r.topic, r.partition): r.timestamp for r in batch})
-                self._consumer.commit(moved)
-                return
+    def _gather(self) -> list[Record]:
+        """A batch: what one poll brings, and while another is being written what more comes."""
+        self._gathered = []
+        self._poll(WRITING_POLL_SECONDS if self._writer.busy else POLL_SECONDS)
+        while self._writer.busy and len(self._gathered) < self._batch_records:
+            self._poll(WRITING_POLL_SECONDS)
+        return [r for r in self._gathered if TopicPartition(r.topic, r.partition) in self._next]
 
-    def _reposition(self, partitions: list[TopicPartition], rewind: bool = False) -> None:
-        """Asks the store where partitions stand, or goes back to where the last commit of ours left them."""
-        if not rewind:
-            stored = self._counting.offsets({tp: self._next[tp] for tp in partitions})
-            self._next.update({tp: stored[tp] for tp in partitions})
+    def _poll(self, seconds: float) -> None:
+        try:
+            found = self._consumer.poll(seconds, self._batch_records - len(self._gathered))
+        except OffsetOutOfRange as error:
+            # Where the log has the offset after all, it was not itself for a moment.
+            raise self._astray() or LogUnavailable(str(error)) from error
+        self._gathered += found  # of which the group's callbacks, inside of poll, may have taken some away
+
+    def _settle(self) -> bool:
+        """Waits for what is being written. False where it was not, and all of it is read again.
+
+        Raises what writing it raised, but for a partition that moved on without us.
+        """
+        try:
+            written = self._writer.finish()
+        except OffsetMoved as error:
+            # We were away so long that another worker went on. What it has done is done; ask where it stands.
+            metrics.zombie_batches.inc()
+            lost = TopicPartition(error.topic, error.partition)
+            log.warning("offset moved by another worker", extra={"topic": lost.topic, "partition": lost.partition})
+            self._rewind()
+            self._reposition(lost)
+            return False
+        except Exception:
+            self._rewind()
+            raise
+        if written is not None:
+            # A partition that went and came back meanwhile stands where the store said then, or here.
+            offsets = written.offsets.items()
+            held = {tp: max(offset, self._next[tp]) for tp, offset in offsets if tp in self._next}
+            self._next.update(held)
+            self._reached.update({tp: written.reached[tp] for tp in held})
+            self._consumer.commit(held)
+        return True
+
+    def _rewind(self) -> None:
+        """Goes back to where the store stands."""
+        self._ahead = dict(self._next)
         for tp in self._consumer.assignment():
-            if tp in self._next and (rewind or tp in partitions):
+            if tp in self._next:
                 self._consumer.seek(tp, self._next[tp])
 
+    def _reposition(self, lost: TopicPartition) -> None:
+        """Asks the store where a partition stands."""
+        if lost not in self._next:
+            return
+        stored = self._counting.offsets({lost: self._next[lost]})
+        self._next[lost] = self._ahead[lost] = stored[lost]
+        self._consumer.seek(lost, stored[lost])
+
     def _on_assign(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
+        self._let_go(partitions)
         identities = self._consumer.identities()
         beginning = self._consumer.beginning_offsets(partitions)
         try:
@@ -131,19 +174,27 @@ class Worker:
         offsets = {tp: stored[tp] for tp in partitions}
         self._identities |= identities
         self._next.update(offsets)
+        self._ahead.update(offsets)
         metrics.partitions_assigned.set(len(self._next))
         log.info("partitions assigned", extra={"partitions": [f"{tp.topic}[{tp.partition}]" for tp in partitions]})
         return offsets
 
     def _on_revoke(self, partitions: list[TopicPartition]) -> None:
+        self._let_go(partitions)
         for tp in partitions:
             self._next.pop(tp, None)
+            self._ahead.pop(tp, None)
             self._reached.pop(tp, None)
             for gauge in (metrics.lag_records, metrics.lag_seconds):
                 with suppress(KeyError):
                     gauge.remove(tp.topic, str(tp.partition))
         metrics.partitions_assigned.set(len(self._next))
         log.info("partitions revoked", extra={"partitions": [f"{tp.topic}[{tp.partition}]" for tp in partitions]})
+
+    def _let_go(self, partitions: list[TopicPartition]) -> None:
+        """What was gathered of them was read from another position; what is being written is waited for."""
+        self._gathered = [r for r in self._gathered if TopicPartition(r.topic, r.partition) not in partitions]
+        self._writer.wait()
 
     def _same_topics(self) -> set[TopicPartition]:
         """Asks the log; returns what is held of topics that are there. Raises TopicRecreated.

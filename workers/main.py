@@ -1,8 +1,9 @@
-"""The worker as a process: until SIGTERM, in one thread, with the admin port beside it."""
+"""The worker as a process: until SIGTERM, with the admin port beside it."""
 
 import functools
 import logging
 import signal
+import sys
 
 import sqlalchemy as sa
 
@@ -16,6 +17,8 @@ from workers.loop import Worker
 from workers.stops import STOPS
 
 log = logging.getLogger(__name__)
+
+SWITCH_SECONDS = 0.0005
 
 
 def create(settings: Settings, engine: sa.Engine) -> Worker:
@@ -40,6 +43,8 @@ def run(settings: Settings) -> None:
 
     Raises SystemExit(1) where it stops by itself.
     """
+    # The thread that writes waits for the database a dozen times a batch, and is not to wait for the other one as well.
+    sys.setswitchinterval(SWITCH_SECONDS)
     engine = open_engine(settings.store_url)
     worker = create(settings, engine)
     checks = {"worker": lambda: worker.problem, "store": lambda: ping(engine)}

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from backends.store.catalog import Flow
@@ -18,6 +18,33 @@ class Known(NamedTuple):
 
     positions: dict[str, int] | None  # None: the organisation has no such flow
     at: float
+
+
+class Named:
+    """The flows that some items name: the positions of their steps, None of one that the organisation does not have."""
+
+    def __init__(self, flows: Mapping[FlowKey, Mapping[str, int] | None]) -> None:
+        self._flows = flows
+
+    def positions(self, organisation: str, flow: str) -> Mapping[str, int]:
+        """The positions of a flow's steps by id; empty for an unknown flow."""
+        return self._flows.get((organisation, flow)) or {}
+
+    def problem(self, item: Item) -> str | None:
+        """Why this item may not be counted, None where it may."""
+        if not _complete(item):
+            return "invalid"
+        if item.flow is None:
+            return None
+        positions = self._flows.get((item.organisation, item.flow))
+        if positions is None:
+            return "unknown_flow"
+        if item.step is not None and item.step not in positions:
+            return "unknown_step"
+        return None
+
+    def __or__(self, other: "Named") -> "Named":
+        return Named({**self._flows, **other._flows})
 
 
 class Scope:
@@ -42,53 +69,34 @@ class Scope:
         self._clock = clock
         self._known: OrderedDict[FlowKey, Known] = OrderedDict()
 
-    def load(self, items: Iterable[Item]) -> None:
-        """Looks up what these items name and is not known. Raises the store's errors."""
+    def look_up(self, items: Iterable[Item]) -> Named:
+        """What these items name, as it is now. Raises the store's errors."""
+        wanted = {(item.organisation, item.flow, item.step) for item in items if item.flow is not None}
         now = self._clock()
         missing: set[FlowKey] = set()
-        for item in items:
-            if item.flow is None:
-                continue
-            key = (item.organisation, item.flow)
+        for organisation, flow, step in wanted:
+            key = (organisation, flow)
             known = self._known.get(key)
             if known is None:
                 missing.add(key)
                 continue
             self._known.move_to_end(key)
-            satisfied = known.positions is not None and (item.step is None or item.step in known.positions)
+            satisfied = known.positions is not None and (step is None or step in known.positions)
             if now - known.at > (self._fresh if satisfied else self._retry):
                 missing.add(key)
-        if not missing:
-            return
-        found = {(flow.organisation, flow.flow_id): flow for flow in self._lookup(sorted(missing))}
-        for key in missing:
-            flow = found.get(key)
-            positions = {step.step_id: step.position for step in flow.steps} if flow is not None else None
-            self._known[key] = Known(positions, now)
-            self._known.move_to_end(key)
+        if missing:
+            found = {(flow.organisation, flow.flow_id): flow for flow in self._lookup(sorted(missing))}
+            for key in missing:
+                there = found.get(key)
+                positions = {step.step_id: step.position for step in there.steps} if there is not None else None
+                self._known[key] = Known(positions, now)
+                self._known.move_to_end(key)
+        return Named({(o, f): self._known[o, f].positions for o, f, _ in wanted})
 
     def trim(self) -> None:
-        """Forgets the least used beyond the bound; between batches, so that a batch keeps what it loaded."""
+        """Forgets the least used beyond the bound."""
         while len(self._known) > self._size:
             self._known.popitem(last=False)
-
-    def positions(self, organisation: str, flow: str) -> dict[str, int]:
-        """The positions of a flow's steps by id; empty for an unknown flow."""
-        known = self._known.get((organisation, flow))
-        return (known.positions if known is not None else None) or {}
-
-    def problem(self, item: Item) -> str | None:
-        """Why this item may not be counted, None where it may. `load` must have seen it."""
-        if not _complete(item):
-            return "invalid"
-        if item.flow is None:
-            return None
-        known = self._known.get((item.organisation, item.flow))
-        if known is None or known.positions is None:
-            return "unknown_flow"
-        if item.step is not None and item.step not in known.positions:
-            return "unknown_step"
-        return None
 
 
 def _complete(item: Item) -> bool:

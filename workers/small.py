@@ -10,7 +10,7 @@ from schemas import tables as t
 from schemas.records import Fingerprint, Health, Progress
 from schemas.small import person_digest
 from workers.clock import DAY
-from workers.fold import Counted
+from workers.items import Item
 
 Row = dict[str, Any]
 
@@ -30,14 +30,16 @@ class SmallWrites:
             self.latest[table][key] = row
 
 
-def fold(counted: Iterable[Counted]) -> SmallWrites:
+def fold(items: Iterable[Item]) -> SmallWrites:
     """Events are passed over."""
     small = SmallWrites()
-    for one in counted:
-        item, line = one.item, one.item.line
+    for item in items:
+        if item.event is not None:
+            continue
+        line = item.line
         if item.host is not None:
             page = (item.organisation, item.host)
-            small.last_seen[page] = max(small.last_seen.get(page, 0), item.received)
+            small.last_seen[page] = max(small.last_seen.get(page, 0), line.received)
         if not isinstance(line, Progress | Fingerprint | Health):
             continue
         if isinstance(line, Progress) and line.user is None and line.anon is None:
@@ -46,7 +48,7 @@ def fold(counted: Iterable[Counted]) -> SmallWrites:
             "organisation_id": item.organisation,
             "flow_id": item.flow,
             "step_id": item.step,
-            "at": one.at,
+            "at": item.when.at,
             "report_id": item.id,
         }
         if isinstance(line, Progress):
@@ -57,6 +59,6 @@ def fold(counted: Iterable[Counted]) -> SmallWrites:
             small._keep(t.step_fingerprints, row | {"fingerprint": content, "url": line.url})
         else:
             small._keep(t.step_health, row | {"found": line.found, "url": line.url})
-            cell = small.health[item.organisation, item.flow, item.step, one.at // DAY]
+            cell = small.health[item.organisation, item.flow, item.step, item.when.at // DAY]
             cell[0 if line.found else 1] += 1
     return small
