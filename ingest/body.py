@@ -17,6 +17,7 @@ from ingest.answers import (
 )
 from ingest.inflate import CODINGS, inflate
 from ingest.problems import Problem
+from service.fields import values
 
 MAX_BODY_BYTES = 512 * 1024
 """As sent, and inflated."""
@@ -69,20 +70,20 @@ def _json(body: bytes, form: bool, coding: str) -> bytes:
 def _described(headers: Headers) -> tuple[bool, str]:
     """Whether it is a form, and its content coding or "". Two types, or two codings, are none we know."""
     kind = coding = None
-    for name, value in headers:
-        if name == b"content-type":
-            given = value.decode("latin-1").partition(";")[0].strip().lower()
-            if given not in JSON_TYPES or kind is not None:
-                raise unsupported_media_type()
-            kind = given
-        elif name == b"content-encoding":
-            given = value.decode("latin-1").strip().lower()
-            if given in ("", "identity"):
-                continue
-            if given not in CODINGS or coding is not None:
-                raise unsupported_coding(CODINGS)
-            coding = given
-        elif name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
+    for value in values(headers, b"content-type"):
+        given = value.decode("latin-1").partition(";")[0].strip().lower()
+        if given not in JSON_TYPES or kind is not None:
+            raise unsupported_media_type()
+        kind = given
+    for value in values(headers, b"content-encoding"):
+        given = value.decode("latin-1").strip().lower()
+        if given in ("", "identity"):
+            continue
+        if given not in CODINGS or coding is not None:
+            raise unsupported_coding(CODINGS)
+        coding = given
+    for value in values(headers, b"content-length"):
+        if value.isdigit() and int(value) > MAX_BODY_BYTES:
             raise too_large()
     return kind == FORM, coding or ""
 

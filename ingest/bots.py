@@ -10,16 +10,15 @@ from functools import lru_cache
 from crawleruseragents import is_crawler
 
 from ingest.answers import Headers
+from service.fields import values
 
 MAX_LENGTH = 512
 """What is looked at: the list's patterns are slow on long text, and a browser says less."""
 
 
 def is_bot(headers: Headers) -> bool:
-    for name, value in headers:
-        if name == b"user-agent":
-            return _known(value[:MAX_LENGTH])
-    return False
+    agents = values(headers, b"user-agent")
+    return bool(agents) and _known(agents[0][:MAX_LENGTH])
 
 
 @lru_cache(10_000)

@@ -63,6 +63,7 @@ class ReadThrough(Generic[V]):
     ) -> None:
         self._lookup = lookup
         self._lookups = lookups
+        self._cached = lookups.labels("cached")
         self._size = size
         self._flights = flights
         self._fresh = fresh
@@ -83,11 +84,11 @@ class ReadThrough(Generic[V]):
         fresh = self._fresh if fresh is None else fresh
         known = self._known.get(key)
         if known is not None and self._clock() - known.at < fresh:
-            self._lookups.labels("cached").inc()
+            self._cached.inc()
             self._known.move_to_end(key)
             return known.value
         if self._clock() - self._unknown.get(key, -inf) < self._negative:
-            self._lookups.labels("cached").inc()
+            self._cached.inc()
             return None
         answer = await self._answer(key)
         if answer is not None:

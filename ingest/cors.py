@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 from ingest.answers import Headers
+from service.fields import values
 
 MAX_ORIGIN = 512
 """A host name has 253 characters at most."""
@@ -33,7 +34,7 @@ def answer_headers(request: Headers) -> Headers:
 
     An Origin that no browser sends (two of them, bytes beyond printable ASCII, or too many) is not echoed.
     """
-    origins = [value for name, value in request if name == b"origin"]
+    origins = values(request, b"origin")
     if len(origins) != 1 or not _ORIGIN.fullmatch(origins[0]):
         return [_VARY]
     return [(b"access-control-allow-origin", origins[0]), _VARY, *_SHARED]

@@ -30,6 +30,7 @@ _alone = msgspec.json.Decoder(_Alone)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 KNOWN_USERS = 4_096
 """Of which the hash is remembered."""
+KNOWN_PAGES = 1_024
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -133,6 +134,7 @@ def epoch_ms(time: datetime | float | None) -> int | None:
     return int(time) if time is not None else None
 
 
+@lru_cache(KNOWN_PAGES)
 def page_address(url: str | None) -> str | None:
     """Query string, fragment and user part carry tokens and names; they never leave the edge."""
     if not url:

@@ -94,11 +94,15 @@ class Flusher:
             lines.setdefault((entry.topic, partition), []).append(entry.line)
             key = entry.organisation, entry.topic, partition
             events[key] = events.get(key, 0) + entry.events
-        sent = [
-            asyncio.wrap_future(self._producer.produce(*place, b"\n".join(group)))
-            for place, theirs in lines.items()
-            for group in grouped(theirs, len, routes[place[0]][1])
-        ]
+        sent: list[asyncio.Future[int]] = []
+        for topic in routes:
+            records = [
+                (partition, b"\n".join(group))
+                for (other, partition), theirs in lines.items()
+                if other == topic
+                for group in grouped(theirs, len, routes[topic][1])
+            ]
+            sent += map(asyncio.wrap_future, self._producer.produce_all(topic, records))
         for outcome in await asyncio.gather(*sent, return_exceptions=True):
             if isinstance(outcome, LogError):
                 raise outcome

@@ -13,15 +13,15 @@ from ingest.answers import unauthorized
 from ingest.cache import ReadThrough
 from schemas.ids import is_snippet_key, key_digest
 from service import metrics
+from service.fields import values
 
 
 def find_key(headers: list[tuple[bytes, bytes]], query: bytes) -> str:
     """The key of `Authorization: Bearer KEY`, else of `?key=KEY`; the header wins. Raises a 401 Refusal."""
-    for name, value in headers:
-        if name == b"authorization":
-            scheme, _, credential = value.decode("latin-1").partition(" ")
-            key = credential.strip() if scheme.lower() == "bearer" else ""
-            break
+    given = values(headers, b"authorization")
+    if given:
+        scheme, _, credential = given[0].decode("latin-1").partition(" ")
+        key = credential.strip() if scheme.lower() == "bearer" else ""
     else:
         key = _from_query(query)
     if not is_snippet_key(key):

@@ -4,8 +4,9 @@ from ingest.answers import Headers
 from schemas.privacy import Privacy, Treatment
 from schemas.records import Envelope
 from service import metrics
+from service.fields import values
 
-_SIGNALS = {b"sec-gpc": "gpc", b"dnt": "dnt"}
+_SIGNALS = ((b"sec-gpc", "gpc"), (b"dnt", "dnt"))
 
 
 def treatment(headers: Headers, privacy: Privacy, events: int = 1) -> Treatment | None:
@@ -14,12 +15,14 @@ def treatment(headers: Headers, privacy: Privacy, events: int = 1) -> Treatment 
     With `anonymous` the caller leaves the user and the anonymous id out and takes the rest. With `drop` it takes
     nothing and answers `{"accepted": 0}`; those events are counted here. The stricter of two signals holds.
     """
-    asked = {_SIGNALS[name] for name, value in headers if name in _SIGNALS and value.strip() == b"1"}
+    asked = [signal for name, signal in _SIGNALS if b"1" in map(bytes.strip, values(headers, name))]
+    if not asked:
+        return None
     dropping = [signal for signal in privacy._fields if signal in asked and getattr(privacy, signal) == "drop"]
     if dropping:
         metrics.events_withheld.labels(dropping[0]).inc(events)
         return "drop"
-    return "anonymous" if asked else None
+    return "anonymous"
 
 
 def anonymise(envelope: Envelope) -> None:

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service import metrics
 from service.alarm import Alarm
 from service.cycle import Cycle
+from service.fields import Fields
 from service.framing import MAX_HEAD_BYTES, MAX_HEADERS, HeadTooLarge, body_length
 
 HEAD_SECONDS = 15.0
@@ -71,6 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     transport: Any
     cycle: Cycle  # type: ignore[assignment]
+    headers: Fields
     _in_message = False
     _in_head = False
     _head_bytes = 0  # of the head that is under way, without what came last
@@ -114,7 +116,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self.url = b""
-        self.headers = []
+        self.headers = Fields()
         self._in_message = self._in_head = True
         self._head_bytes = self._discarded = 0
 
@@ -124,6 +126,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         parser = self.parser
         version, upgrade = parser.get_http_version(), parser.should_upgrade()
+        self.headers.whole()
         try:
             short = self._head_bytes + self._came <= MAX_HEAD_BYTES
             length, waits = body_length(version, self.url, self.headers, upgrade, short)

@@ -4,9 +4,12 @@ The parser refuses most of what two readers could take in two ways: two lengths,
 folded lines, spaces before a colon. Here is the rest.
 """
 
+from math import inf
+
+from service.fields import values
+
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
-_FRAMING = {b"content-length", b"host", b"expect", b"transfer-encoding"}
 
 
 class BadHead(Exception):
@@ -26,30 +29,21 @@ def body_length(
     """
     if len(headers) > MAX_HEADERS or not (short or _size(url, headers) <= MAX_HEAD_BYTES):
         raise HeadTooLarge
-    length = 0.0
-    hosts = 0
-    chunked = waits = False
-    for name, value in headers:
-        if name not in _FRAMING:
-            continue
-        if name == b"content-length":
-            length = float(value)
-        elif name == b"host":
-            hosts += 1
-        elif name == b"expect":
-            waits = waits or value.lower() == b"100-continue"
-        else:
-            if chunked or value.strip().lower() != b"chunked":
-                raise BadHead("transfer coding")
-            chunked, length = True, float("inf")
+    lengths, codings = values(headers, b"content-length"), values(headers, b"transfer-encoding")
+    hosts = values(headers, b"host")
+    length = float(lengths[0]) if lengths else 0.0
+    if codings:
+        if len(codings) > 1 or codings[0].strip().lower() != b"chunked":
+            raise BadHead("transfer coding")
+        length = inf
     if version == "1.1":
-        if hosts != 1:
+        if len(hosts) != 1:
             raise BadHead("host")
-    elif version != "1.0" or chunked or hosts > 1:
+    elif version != "1.0" or codings or len(hosts) > 1:
         raise BadHead("version")
     if upgrade and length:
         raise BadHead("upgrade")  # the parser takes the body for another protocol's
-    return length, waits
+    return length, b"100-continue" in map(bytes.lower, values(headers, b"expect"))
 
 
 def _size(url: bytes, headers: list[tuple[bytes, bytes]]) -> int:

@@ -1,0 +1,26 @@
+"""A request's header fields. Many parts ask for a few of them each; none should have to go through all."""
+
+from collections.abc import Sequence
+
+
+class Fields(list[tuple[bytes, bytes]]):
+    """As they came, names in lower case, as ASGI has them. `whole` when there are no more."""
+
+    __slots__ = ("by_name",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_name: dict[bytes, bytes] | None = None  # where no name is there twice
+
+    def whole(self) -> None:
+        by_name = dict(self)
+        if len(by_name) == len(self):
+            self.by_name = by_name
+
+
+def values(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> Sequence[bytes]:
+    """What came under a name, in lower case: nearly always one value or none."""
+    if type(headers) is Fields and headers.by_name is not None:
+        value = headers.by_name.get(name)
+        return () if value is None else (value,)
+    return [value for other, value in headers if other == name]
