@@ -4,18 +4,28 @@ import hashlib
 import os
 import re
 import zlib
+from collections.abc import Sequence
 
 UUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\Z"
 NIL = "00000000-0000-0000-0000-000000000000"
 KEY_LENGTH = 32
 
 _uuid = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_HEX = b"0123456789abcdefABCDEF"
 _key = re.compile(r"[A-Za-z0-9]{32}")
 
 
 def is_uuid(text: str) -> bool:
     """True for the hyphenated form of a UUID, in either case (documented: any other form is a 400)."""
     return _uuid.fullmatch(text) is not None
+
+
+def are_uuids(texts: Sequence[str]) -> bool:
+    """As `is_uuid` of each, at a fraction of the cost. Each has to have 36 characters."""
+    joined, count = "".join(texts), len(texts)
+    if not joined.isascii() or joined.encode().translate(None, _HEX) != b"-" * (4 * count):
+        return False
+    return all(joined[at::36] == "-" * count for at in (8, 13, 18, 23))
 
 
 def is_snippet_key(text: str) -> bool:

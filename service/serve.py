@@ -17,7 +17,7 @@ DRAIN_SECONDS = 15
 BACKLOG = 2048
 GARBAGE_OBJECTS = 20_000
 """So many more than were given back, and the collector looks for cycles: a request makes none, it need not be soon."""
-SWITCH_SECONDS = 0.005
+SWITCH_SECONDS = 0.001
 """How long a thread that wants the interpreter waits for it: the log's own has to come between requests."""
 
 
