@@ -2,7 +2,6 @@
 
 import gc
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,10 +14,8 @@ from service.listen import listen
 
 DRAIN_SECONDS = 15
 BACKLOG = 2048
-GARBAGE_OBJECTS = 20_000
-"""So many more than were given back, and the collector looks for cycles: a request makes none, it need not be soon."""
-SWITCH_SECONDS = 0.001
-"""How long a thread that wants the interpreter waits for it: the log's own has to come between requests."""
+GARBAGE_OBJECTS = 3_000
+"""So many more than were given back, and the collector looks for cycles. A good request makes none; a refusal may."""
 
 
 class _Server(uvicorn.Server):
@@ -63,8 +60,7 @@ def settle() -> None:
     """What has been made so far stays; the collector need not look at it again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GARBAGE_OBJECTS, 20, 20)
-    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(GARBAGE_OBJECTS, 10, 10)
 
 
 def serve(app: ASGIApp, host: str, port: int, admin: AdminServer) -> None:
