@@ -15,7 +15,11 @@ def treatment(headers: Headers, privacy: Privacy, events: int = 1) -> Treatment 
     With `anonymous` the caller leaves the user and the anonymous id out and takes the rest. With `drop` it takes
     nothing and answers `{"accepted": 0}`; those events are counted here. The stricter of two signals holds.
     """
-    asked = [signal for name, signal in _SIGNALS if b"1" in map(bytes.strip, values(headers, name))]
+    asked = []
+    for name, signal in _SIGNALS:
+        for value in values(headers, name):
+            if value.strip() == b"1":
+                asked.append(signal)
     if not asked:
         return None
     dropping = [signal for signal in privacy._fields if signal in asked and getattr(privacy, signal) == "drop"]

@@ -137,25 +137,24 @@ class Cycle:
     def _head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         self.response_started = True
         self.waiting_for_100_continue = False
-        self._chunked = self.scope["method"] != "HEAD" and status not in BODILESS
-        closing = False
-        lines = [STATUS_LINES[status]]
-        for name, value in headers:
-            lines.append(b"%b: %b\r\n" % (name, value))
-            if name == b"content-length":
-                self._left = int(value)
-                self._chunked = False
-            elif name == b"connection" and value == b"close":
-                self.keep_alive, closing = False, True
-        if not self.keep_alive and not closing:
-            lines.append(b"connection: close\r\n")
-        if self._chunked:
-            lines.append(b"transfer-encoding: chunked\r\n")
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+        headers = list(headers)
+        by_name = dict(headers)
+        length, connection = by_name.get(b"content-length"), by_name.get(b"connection")
+        if length is not None:
+            self._left = int(length)
+        elif self.scope["method"] != "HEAD" and status not in BODILESS:
+            self._chunked = True
+            headers.append((b"transfer-encoding", b"chunked"))
+        if connection == b"close":
+            self.keep_alive = False
+        elif not self.keep_alive:
+            headers.append((b"connection", b"close"))
+        lines = b"\r\n".join(map(b": ".join, headers))
+        breaks = len(headers) - 1 if headers else 0
+        if lines.count(b"\n") != breaks or lines.count(b"\r") != breaks or b"\0" in lines:
             self.response_started = False
             raise RuntimeError("a header has a line break in it")
-        return head + b"\r\n"
+        return b"%b%b\r\n\r\n" % (STATUS_LINES[status], lines) if lines else STATUS_LINES[status] + b"\r\n"
 
     def _send_body(self, body: bytes, more: bool) -> None:
         write = self._connection.transport.write

@@ -43,7 +43,8 @@ def body_length(
         raise BadHead("version")
     if upgrade and length:
         raise BadHead("upgrade")  # the parser takes the body for another protocol's
-    return length, b"100-continue" in map(bytes.lower, values(headers, b"expect"))
+    expected = values(headers, b"expect")
+    return length, bool(expected) and b"100-continue" in map(bytes.lower, expected)
 
 
 def _size(url: bytes, headers: list[tuple[bytes, bytes]]) -> int:
