@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,13 +25,12 @@ class Cost(NamedTuple):
 def tree(pid: int) -> Iterator[int]:
     """The process and all its descendants that run at this moment."""
     yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:  # a thread that has just ended
-            continue
-        for child in children:
-            yield from tree(int(child))
+    children = []
+    with suppress(OSError):  # it has just ended, or one of its threads has
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            children += task.read_text().split()
+    for child in children:
+        yield from tree(int(child))
 
 
 def cost(pid: int) -> Cost:
