@@ -5,6 +5,8 @@ up stands in *cells*: a `grain` of a quarter of an hour or a UTC day, and the `b
 hour, because time zones such as Asia/Kolkata begin their days at half past, and a cell must not straddle a midnight.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 
 QUARTER = 900
@@ -15,6 +17,10 @@ NO_FLOW = ""  # custom events that name no flow
 OTHER_NAMES = "(other)"  # custom events beyond the names an organisation may have
 
 metadata = sa.MetaData()
+
+
+# Rows that nearly every batch updates: with room on their page PostgreSQL leaves the index alone, at half the cost.
+_UPDATED: dict[str, Any] = {"postgresql_with": {"fillfactor": 50}}
 
 
 def _organisation() -> sa.Column[str]:
@@ -132,6 +138,7 @@ ledger = sa.Table(
     # `consumed`, `counted`, `duplicate`, `rejected:` and a reason. consumed = the sum of the others.
     sa.Column("outcome", sa.String(64), primary_key=True),
     _count("events"),
+    **_UPDATED,
 )
 rejected = sa.Table(
     "rejected",
@@ -157,12 +164,14 @@ counts = sa.Table(
     _count("completions"),
     _count("skips"),
     _count("dismissals"),
+    **_UPDATED,
 )
 custom_events = sa.Table(
     "custom_events",
     metadata,
     *_cell(sa.Column("name", sa.String(255), primary_key=True)),
     _count("events"),
+    **_UPDATED,
 )
 custom_names = sa.Table(
     "custom_names",  # an organisation's first so many names; the rest is counted as one
@@ -178,6 +187,7 @@ cohorts = sa.Table(
     _count("starts"),  # by the bucket of its first view; so are the next two
     _count("completed"),
     _count("dismissed"),
+    **_UPDATED,
 )
 cohort_steps = sa.Table(
     "cohort_steps",
@@ -185,6 +195,7 @@ cohort_steps = sa.Table(
     *_cell(_step()),
     _count("sessions"),  # started sessions that saw the step
     _count("dropped"),  # of them, those that got no further and did not complete
+    **_UPDATED,
 )
 sketches = sa.Table(
     "sketches",
@@ -194,6 +205,7 @@ sketches = sa.Table(
         sa.Column("subject", sa.String(255), primary_key=True),  # a step id, an event name, or empty
     ),
     sa.Column("sketch", sa.LargeBinary, nullable=False),
+    **_UPDATED,
 )
 sessions = sa.Table(
     "sessions",
@@ -208,6 +220,7 @@ sessions = sa.Table(
     sa.Column("steps", sa.JSON, nullable=False),  # ids of the steps seen
     sa.Column("furthest", sa.String(36)),
     sa.Column("timed", sa.Boolean, nullable=False),  # its seconds to complete are in the sketch
+    **_UPDATED,
 )
 heartbeats = sa.Table(
     "heartbeats",

@@ -28,7 +28,7 @@ class Written(NamedTuple):
 def outcomes_of(accepted: Iterable[Item], new: Iterable[Item]) -> Outcomes:
     """Counted where the id was new, else duplicate."""
     outcomes: Outcomes = Counter()
-    consumed, counted = (Counter((item.organisation, *item.whole[:2]) for item in items) for items in (accepted, new))
+    consumed, counted = (Counter([item.account for item in items]) for items in (accepted, new))
     for of, events in consumed.items():
         outcomes[*of, "consumed"] = events
         for outcome, n in (("counted", counted[of]), ("duplicate", events - counted[of])):

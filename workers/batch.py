@@ -122,7 +122,7 @@ class Batches:
         for item in read:
             item.date()
         named = self._scope.look_up(read)
-        self._ensure_days({item.memory.day for item in read})
+        self._ensure_days({item.day for item in read})
         return named
 
     def _transact(self, batch: Prepared, write: Callable[[Transaction, Prepared, Facts], list[Written]]) -> Written:
@@ -176,32 +176,37 @@ def _write(transaction: Transaction, read: Sequence[Item], named: Named, facts: 
     rejections: list[Rejection] = []
     for item in read:
         problem = named.problem(item) if item.organisation in facts.organisations else "unknown_organisation"
-        if problem is None and (item.when.too_old or item.memory.day < facts.horizon):
+        if problem is None and (item.too_old or item.day < facts.horizon):
             problem = "too_old"
         if problem is None:
-            accepted.append(facts.forgotten.item(item))
+            accepted.append(item)
         else:
             rejections.append(items.reject(item, problem))
+    if facts.forgotten:
+        accepted = [facts.forgotten.item(item) for item in accepted]
     new = _new(transaction, accepted)
     _count(transaction, new, named)
     return Written(
         rejections,
         accounting.outcomes_of(accepted, new),
-        clamped=sum(item.when.clamped for item in new),
-        late=sum(item.line.received - item.when.at > clock.HOUR for item in new),
+        clamped=len([item for item in new if item.clamped]),
+        late=len([item for item in new if item.line.received - item.at > clock.HOUR]),
     )
 
 
 def _new(transaction: Transaction, accepted: list[Item]) -> list[Item]:
     """The items whose ids were not in; of several with one id in this batch, the first."""
-    first: dict[tuple[str, str], Item] = {}
+    first: dict[str, Item] = {}
     for item in accepted:
-        first.setdefault((item.organisation, item.id), item)
-    known = transaction.seen_on_any_day(key for key, item in first.items() if item.memory.everywhere)
+        first.setdefault(item.organisation + item.id, item)
+    known = transaction.seen_on_any_day([(i.organisation, i.id) for i in first.values() if i.everywhere])
+    if known:
+        first = {key: item for key, item in first.items() if (item.organisation, item.id) not in known}
     # In the order of the table's key, so that each page of its index is come to once.
-    entered = sorted((key[0], item.memory.day, key[1]) for key, item in first.items() if key not in known)
-    known |= transaction.add_seen(entered)
-    return [item for key, item in first.items() if key not in known] if known else list(first.values())
+    ordered = [first[key] for key in sorted(first)]
+    known = transaction.add_seen([(item.organisation, item.day, item.id) for item in ordered])
+    new = list(first.values())
+    return [item for item in new if (item.organisation, item.id) not in known] if known else new
 
 
 def _admitted(transaction: Transaction, new: list[Item]) -> set[tuple[str, str]]:

@@ -8,6 +8,7 @@ MINUTE = 60_000
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 WINDOW_DAYS = 7
+NEAR = (WINDOW_DAYS - 1) * DAY  # so long before receipt an event is within the window, whatever its day
 
 
 class Happened(NamedTuple):

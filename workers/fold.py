@@ -6,7 +6,7 @@ hour; the days are summed up of those, which are few.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from backends.store.counting import SessionRow
@@ -19,6 +19,7 @@ Cell = tuple[Any, ...]
 Users = dict[str, None]
 """A set that keeps the order of arrival, so that the same events make the same sketch."""
 
+_QUARTER_MS = QUARTER * 1000
 _COUNTER = {"view": 0, "complete": 1, "skip": 2, "dismiss": 3}
 
 
@@ -74,35 +75,41 @@ def fold(
 
 
 def _quarter(at: int) -> int:
-    seconds = at // 1000
-    return seconds - seconds % QUARTER
+    return at // _QUARTER_MS * QUARTER
 
 
 def _fold_events(folded: Folded, events: Iterable[Item], names: Collection[tuple[str, str]]) -> None:
-    counts: dict[Cell, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    counts: dict[Cell, list[int]] = {}
+    users: dict[Cell, Users] = {}
     custom: dict[Cell, list[int]] = defaultdict(lambda: [0])
-    users: dict[Cell, Users] = defaultdict(dict)
     custom_users: dict[Cell, Users] = defaultdict(dict)
     for item in events:
         event = item.event
         if event is None:
             continue
-        flow = item.flow or NO_FLOW
-        cell = (item.organisation, flow, _quarter(item.when.at), item.step or NO_STEP if flow else NO_STEP)
+        flow, quarter = item.flow or NO_FLOW, item.at // _QUARTER_MS * QUARTER
         user = f"u:{event.user}" if event.user else f"a:{event.anon}" if event.anon else None
+        cell = (item.organisation, flow, quarter, item.step or NO_STEP if flow else NO_STEP)
         if event.type != "custom":
-            counts[cell][_COUNTER[event.type]] += 1
+            count = counts.get(cell)
+            if count is None:
+                count = counts[cell] = [0, 0, 0, 0]
+            count[_COUNTER[event.type]] += 1
         elif event.name:
             name = event.name if (item.organisation, event.name) in names else OTHER_NAMES
-            custom[*cell[:3], name][0] += 1
+            custom[item.organisation, flow, quarter, name][0] += 1
             if user:
-                custom_users[*cell[:3], name][user] = None
+                custom_users[item.organisation, flow, quarter, name][user] = None
         if user and flow:
-            users[cell][user] = None
+            found = users.get(cell)
+            if found is None:
+                found = users[cell] = {}
+            found[user] = None
     folded.counts = _with_days(counts)
     folded.custom_events = _with_days(custom)
-    for (organisation, flow, quarter, _), found in [(cell, found) for cell, found in users.items() if cell[3]]:
-        users[organisation, flow, quarter, NO_STEP].update(found)
+    for (organisation, flow, quarter, step), found in list(users.items()):
+        if step:
+            users.setdefault((organisation, flow, quarter, NO_STEP), {}).update(found)
     for kind, of_kind in ((sketches.USERS, users), (sketches.CUSTOM, custom_users)):
         for (organisation, flow, grain, bucket, subject), found in _by_grain(of_kind):
             folded.sketches.setdefault((organisation, flow, grain, bucket, kind, subject), []).extend(found)
@@ -111,7 +118,7 @@ def _fold_events(folded: Folded, events: Iterable[Item], names: Collection[tuple
 V = TypeVar("V")
 
 
-def _by_grain(cells: Mapping[Cell, V]) -> Iterable[tuple[Cell, V]]:
+def _by_grain(cells: Mapping[Cell, V]) -> Iterator[tuple[Cell, V]]:
     """Each of a quarter's additions as the quarter's, and as its day's."""
     for (organisation, flow, quarter, *rest), value in cells.items():
         yield (organisation, flow, QUARTER, quarter, *rest), value

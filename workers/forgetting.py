@@ -22,10 +22,12 @@ class Forgotten:
         for (_, person), at in self._at.items():
             self._anywhere[person] = max(at, self._anywhere.get(person, 0))
 
+    def __bool__(self) -> bool:
+        """Whether there is anybody to be forgotten."""
+        return bool(self._at)
+
     def item(self, item: Item) -> Item:
         """Without its person. Of a checklist's progress that leaves nothing; the write counts all the same."""
-        if not self._at:
-            return item
         about = item.line if isinstance(item.line, Progress) else item.event
         if about is None:
             return item

@@ -32,7 +32,8 @@ class Named:
 
     def problem(self, item: Item) -> str | None:
         """Why this item may not be counted, None where it may."""
-        if not _complete(item):
+        event = item.event
+        if (event is None or event.type == "custom" or item.flow is None) and not _complete(item):
             return "invalid"
         if item.flow is None:
             return None

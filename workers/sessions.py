@@ -31,7 +31,7 @@ def advance(known: SessionRow | None, events: Iterable[Item], positions: Mapping
     dismissed, steps, furthest = row.dismissed, list(row.steps), row.furthest
     viewed = False
     for item in events:
-        at, event = item.when.at, item.event
+        at, event = item.at, item.event
         first = min(first, at)
         kind = event.type if event is not None else ""
         if kind == "view":

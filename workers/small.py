@@ -48,7 +48,7 @@ def fold(items: Iterable[Item]) -> SmallWrites:
             "organisation_id": item.organisation,
             "flow_id": item.flow,
             "step_id": item.step,
-            "at": item.when.at,
+            "at": item.at,
             "report_id": item.id,
         }
         if isinstance(line, Progress):
@@ -59,6 +59,6 @@ def fold(items: Iterable[Item]) -> SmallWrites:
             small._keep(t.step_fingerprints, row | {"fingerprint": content, "url": line.url})
         else:
             small._keep(t.step_health, row | {"found": line.found, "url": line.url})
-            cell = small.health[item.organisation, item.flow, item.step, item.when.at // DAY]
+            cell = small.health[item.organisation, item.flow, item.step, item.at // DAY]
             cell[0 if line.found else 1] += 1
     return small

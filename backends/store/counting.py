@@ -7,7 +7,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from backends.store.engine import upsert
-from backends.store.transaction import Move, OffsetMoved, SessionRow, Transaction
+from backends.store.transaction import Hope, Move, OffsetMoved, SessionRow, Transaction
 from schemas import tables as t
 
 __all__ = ["Counting", "Move", "OffsetMoved", "SessionRow", "Transaction"]
@@ -21,12 +21,13 @@ class Counting:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._hope = Hope()
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Commits at the end, rolls back on any exception. Raises SQLAlchemy's errors where the store is away."""
         with self._engine.begin() as connection:
-            yield Transaction(connection)
+            yield Transaction(connection, self._hope)
 
     def offsets(self, start: Mapping[TP, int]) -> dict[tuple[str, int], int]:
         """The next offset of each partition. One never read before is entered with the offset given for it."""

@@ -88,8 +88,10 @@ class PostgresBeside(Beside):
             connection.exec_driver_sql(f"CREATE SCHEMA {new}")
             for table in WRITTEN:
                 parts = "PARTITION BY RANGE (day)" if table is t.seen else ""
+                room = (table.dialect_options["postgresql"]["with"] or {}).get("fillfactor")  # LIKE leaves it out
+                filled = f"WITH (fillfactor = {room})" if room else ""
                 connection.exec_driver_sql(
-                    f"CREATE TABLE {new}.{table.name} (LIKE {old}.{table.name} INCLUDING ALL) {parts}"
+                    f"CREATE TABLE {new}.{table.name} (LIKE {old}.{table.name} INCLUDING ALL) {parts} {filled}"
                 )
             # Workers lock the rows of the organisations they count for; in a copy they do not wait for each other.
             connection.exec_driver_sql(f"CREATE TABLE {new}.organisations (LIKE {old}.organisations INCLUDING ALL)")
