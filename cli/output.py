@@ -1,18 +1,20 @@
-"""What every command shares: results as text or JSON, and a user's mistake as one clear line instead of a trace."""
+"""What every command shares: results as text or JSON, and a user's mistake as one clear line instead of a trace.
+
+Imports nothing of ours at once, since what it would is most of a start, and `--help` needs none of it.
+"""
 
 import functools
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
-import orjson
-import sqlalchemy as sa
 
-from backends.log import LogError, LogUnavailable
-from backends.store.catalog import Catalog, CatalogError
-from backends.store.engine import open_engine
-from service.settings import Settings, SettingsError, load
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from backends.store.catalog import Catalog
+    from service.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,25 +33,39 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except LogUnavailable as error:
-            raise click.ClickException(f"the log does not answer: {_first_line(error)}") from None
-        except (SettingsError, CatalogError, LogError, ValueError) as error:
-            raise click.ClickException(_first_line(error)) from None
-        except sa.exc.DBAPIError as error:
-            problem = store_problem(error)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            problem = _problem(error)
             if problem is None:
                 raise
             raise click.ClickException(problem) from None
-        except OSError as error:
-            if error.filename is None:
-                raise
-            raise click.ClickException(f"{error.filename}: {error.strerror}") from None
 
     return wrapped
 
 
-def store_problem(error: sa.exc.DBAPIError) -> str | None:
+def _problem(error: Exception) -> str | None:
+    import sqlalchemy as sa
+
+    from backends.log import LogError, LogUnavailable
+    from backends.store.catalog import CatalogError
+    from service.settings import SettingsError
+
+    if isinstance(error, LogUnavailable):
+        return f"the log does not answer: {_first_line(error)}"
+    if isinstance(error, SettingsError | CatalogError | LogError | ValueError):
+        return _first_line(error)
+    if isinstance(error, sa.exc.DBAPIError):
+        return store_problem(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def store_problem(error: "sa.exc.DBAPIError") -> str | None:
     """What an operator can mend, without the statement and its values; None where the fault is ours."""
+    import sqlalchemy as sa
+
     line = _first_line(error.orig)
     state = getattr(error.orig, "sqlstate", None)
     if state == _NO_TABLE or line.startswith("no such table"):
@@ -63,24 +79,30 @@ def store_problem(error: sa.exc.DBAPIError) -> str | None:
     return None
 
 
-def configured() -> Settings:
+def configured() -> "Settings":
     """The settings of this process, its logs set up. Raises SettingsError."""
     from service import logs
+    from service.settings import load
 
     loaded = load()
     logs.configure(loaded.log_level)
     return loaded
 
 
-def store() -> sa.Engine:
+def store() -> "sa.Engine":
     """The configured store, closed when the command ends. Raises SettingsError."""
+    from backends.store.engine import open_engine
+    from service.settings import load
+
     engine = open_engine(load().store_url)
     click.get_current_context().call_on_close(engine.dispose)
     return engine
 
 
-def catalog() -> Catalog:
+def catalog() -> "Catalog":
     """The catalogue of the configured store. Raises SettingsError."""
+    from backends.store.catalog import Catalog
+
     return Catalog(store())
 
 
@@ -94,6 +116,8 @@ def when(epoch_ms: int | None) -> str:
 def show(result: Any, as_json: bool, text: str, err: bool = False) -> None:
     """Prints the result as JSON, or the text; with `err` where it does not mix with what a command prints."""
     if as_json:
+        import orjson
+
         # The names of a row's columns are SQLAlchemy's own kind of str, which orjson takes for something else.
         text = orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode()
     click.echo(text, err=err)
