@@ -51,8 +51,6 @@ def cost(pid: int) -> Cost:
 def pin(pid: int, *cores: int) -> None:
     """Binds a process, its threads and what it has started to these cores; what they start later inherits it."""
     for process in tree(pid):
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            try:
+        with suppress(OSError):  # it has just ended
+            for thread in Path(f"/proc/{process}/task").iterdir():
                 os.sched_setaffinity(int(thread.name), cores)
-            except ProcessLookupError:
-                continue
