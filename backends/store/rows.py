@@ -46,7 +46,9 @@ def _arrays(columns: Sequence[sa.Column[Any]], rows: Sequence[Sequence[Any]]) ->
     for column, values in zip(columns, zip(*rows, strict=True), strict=True):
         kind, write = _FORMS.get(type(column.type), _TEXT)
         parameters[column.name] = write(values)
-        arrays.append(sa.cast(sa.bindparam(column.name, type_=sa.Text), postgresql.ARRAY(kind)))
+        array = sa.cast(sa.bindparam(column.name, type_=sa.Text), postgresql.ARRAY(kind))
+        # As a query of its own it is read once: the planner would read it for its length, and the executor again.
+        arrays.append(sa.select(array).scalar_subquery())
         names.append(sa.column(column.name, kind))
     table = sa.func.unnest(*arrays).table_valued(*names, name="given").render_derived()
     if not any(isinstance(column.type, sa.JSON) for column in columns):
