@@ -36,6 +36,10 @@ class FailoverLimits:
         self._pause = pause
         self._coming_back: asyncio.Task[None] | None = None
 
+    @property
+    def pace(self) -> float:
+        return self._shared.pace if self._coming_back is None else self._own.pace
+
     async def add(self, hits: Mapping[str, int]) -> Mapping[str, Window]:
         if self._coming_back is None:
             try:

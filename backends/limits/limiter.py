@@ -1,4 +1,4 @@
-"""Decides over requests: those of one tick of the event loop are counted with one question to the store.
+"""Decides over requests: those that come together are counted with one question to the store.
 
 A module of our own, since the kept libraries ask their store once for every request.
 """
@@ -24,37 +24,48 @@ _Tick = Mapping[str, list[_Waiting]]
 
 
 class Limiter:
-    """On one event loop. One question is under way at a time; what comes meanwhile is in the next one."""
+    """On one event loop. Who comes alone is asked about at once; who comes soon after, with all that come meanwhile.
+
+    A question does not wait for the answer to the one before: on a busy machine each wait would be two.
+    """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.time) -> None:
         self._limits = limits
         self._clock = clock
         self._tick: defaultdict[str, list[_Waiting]] = defaultdict(list)
-        self._asking: asyncio.Task[None] | None = None
+        self._next: asyncio.Handle | None = None  # when the tick is asked about
+        self._asked_at = -math.inf  # by the loop's clock
+        self._under_way: set[asyncio.Task[None]] = set()
 
     async def hit(self, key: str, limit: int, hits: int = 1) -> Verdict:
         """Counts a request against the key's window; with 0 hits, says how that stands.
 
         Of all that is counted in one window, wherever, the first `limit` are within, and no more.
         """
-        waiting = _Waiting(limit, hits, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(limit, hits, loop.create_future())
         self._tick[key].append(waiting)
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask_all())
+        if self._next is None:
+            due = self._asked_at + self._limits.pace
+            self._next = loop.call_at(due, self._ask_all) if due > loop.time() else loop.call_soon(self._ask_all)
         return await waiting.verdict
 
     async def close(self) -> None:
-        if self._asking is not None:
-            await self._asking
+        if self._next is not None:
+            self._next.cancel()
+            self._ask_all()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
         await self._limits.close()
 
-    async def _ask_all(self) -> None:
-        try:
-            while self._tick:
-                tick, self._tick = self._tick, defaultdict(list)
-                await self._ask(tick)
-        finally:
-            self._asking = None
+    def _ask_all(self) -> None:
+        self._next = None
+        loop = asyncio.get_running_loop()
+        self._asked_at = loop.time()
+        tick, self._tick = self._tick, defaultdict(list)
+        question = loop.create_task(self._ask(tick))
+        self._under_way.add(question)
+        question.add_done_callback(self._under_way.discard)
 
     async def _ask(self, tick: _Tick) -> None:
         """No request is left waiting, whatever comes of it."""

@@ -11,6 +11,8 @@ from schemas.limits import WINDOW_SECONDS
 class MemoryLimits:
     """See Limits. Holds `size` windows at most; more than that, and the longest idle are forgotten."""
 
+    pace = 0.0
+
     def __init__(
         self, seconds: float = WINDOW_SECONDS, size: int = 200_000, clock: Callable[[], float] = time.time
     ) -> None:

@@ -16,7 +16,10 @@ class Window(NamedTuple):
 
 
 class Limits(Protocol):
-    """Counts by key. Used on one event loop."""
+    """Counts by key. Used on one event loop. `pace` is the seconds there should be between two questions."""
+
+    @property
+    def pace(self) -> float: ...
 
     async def add(self, hits: Mapping[str, int]) -> Mapping[str, Window]:
         """Adds so many requests, 0 or more, to each key's window, a new one where it is over. Raises LimitsAway."""

@@ -13,9 +13,12 @@ import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
 from backends.limits.protocol import LimitsAway, Window
+from backends.limits.wire import Wire
 from schemas.limits import WINDOW_SECONDS
 
 ANSWER_SECONDS = 0.1
+PACE_SECONDS = 0.004
+"""Between two questions: each costs this process as much as half a request, and the server and its core too."""
 CONNECT_SECONDS = 5.0
 PREFIX = "zenstep:limit:"
 # A key has no time to live when it is new, and by some accident: it would count for ever. The answer is one text, since
@@ -40,8 +43,10 @@ _DIGEST = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
 class RedisLimits:
     """See Limits. Connects when it is first asked, and again after the connection is lost.
 
-    One connection and the command's own bytes: through the library's client a question costs five times as much.
+    One connection, and the commands' own bytes: through the library's client a question costs five times as much.
     """
+
+    pace = PACE_SECONDS
 
     def __init__(self, url: str, seconds: float = WINDOW_SECONDS, clock: Callable[[], float] = time.time) -> None:
         self._milliseconds = b"%d" % round(seconds * 1000)
@@ -52,17 +57,18 @@ class RedisLimits:
             socket_timeout=None,  # every wait is bounded here
             socket_connect_timeout=None,
         )
-        self._connection: Any = None
+        self._wire: Wire | None = None
+        self._connecting = asyncio.Lock()
 
     async def add(self, hits: Mapping[str, int]) -> Mapping[str, Window]:
         keys = [(PREFIX + key).encode() for key in hits]
         arguments = [b"%d" % len(keys), *keys, self._milliseconds, *[b"%d" % count for count in hits.values()]]
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                try:
-                    answer = await self._ask(b"EVALSHA", _DIGEST, *arguments)
-                except NoScriptError:
-                    answer = await self._ask(b"EVAL", SCRIPT.encode(), *arguments)
+            wire = await self._connected(ANSWER_SECONDS)
+            try:
+                answer = await wire.ask(ANSWER_SECONDS, b"EVALSHA", _DIGEST, *arguments)
+            except NoScriptError:
+                answer = await wire.ask(ANSWER_SECONDS, b"EVAL", SCRIPT.encode(), *arguments)
         except (RedisError, OSError, TimeoutError) as error:
             raise LimitsAway(_said(error)) from None
         now = self._clock()
@@ -73,46 +79,32 @@ class RedisLimits:
     async def ping(self) -> None:
         """Connects, with more patience than a request has, and raises LimitsAway where no answer comes in time."""
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await self._ask(b"PING")
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._ask(b"PING")
+            wire = await self._connected(CONNECT_SECONDS)
+            await wire.ask(ANSWER_SECONDS, b"PING")
         except (RedisError, OSError, TimeoutError) as error:
             raise LimitsAway(_said(error)) from None
 
     async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect()
+        if self._wire is not None:
+            self._wire.close()
 
-    async def _ask(self, *words: bytes) -> bytes:
-        """The answer. A question that was not answered leaves a connection on which an answer may still come."""
-        connection = self._connection or await self._connect()
-        try:
-            await connection.send_packed_command(_packed(words), check_health=False)
-            answer: bytes = await connection.read_response(disable_decoding=True)
-        except NoScriptError:
-            raise
-        except BaseException:
-            self._connection = None
-            await connection.disconnect(nowait=True)
-            raise
-        return answer
+    async def _connected(self, seconds: float) -> Wire:
+        """The connection, a new one where it is lost. Raises RedisError, OSError, TimeoutError."""
+        if self._wire is not None and not self._wire.lost:
+            return self._wire
+        async with asyncio.timeout(seconds), self._connecting:
+            if self._wire is None or self._wire.lost:
+                self._wire = await self._connect()
+            return self._wire
 
-    async def _connect(self) -> Any:
+    async def _connect(self) -> Wire:
         connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        self._connection = connection
-        return connection
-
-
-def _packed(words: tuple[bytes, ...]) -> bytes:
-    """A command as Redis reads it."""
-    return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+        return Wire(connection)
 
 
 def _said(error: Exception) -> str:
