@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import schemas
 from backends.log import Reader, TopicPartition
-from backends.store import counting, rows, transaction
+from backends.store import counting, rows, statements, transaction
 from backends.store.compare import Difference, compare
 from backends.store.counting import Counting, OffsetMoved
 from backends.store.rebuild import Beside, Held, Occupied, Position, RebuildError
@@ -258,6 +258,6 @@ def _program() -> str:
     for folder in (Path(__file__).parent, Path(schemas.__file__).parent):
         for file in sorted(folder.glob("*.py")):
             digest.update(file.read_bytes())
-    for module in (counting, transaction, rows):
+    for module in (counting, transaction, statements, rows):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()

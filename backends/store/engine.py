@@ -132,7 +132,12 @@ def read_only(engine: sa.Engine) -> sa.Engine:
 
 def upsert(engine: sa.Engine | sa.Connection, table: sa.Table) -> "sa.dialects.postgresql.Insert":
     """An INSERT of this database's dialect, for ON CONFLICT (both dialects have the same methods)."""
-    if engine.dialect.name == "postgresql":
+    return insert_of(engine.dialect.name, table)
+
+
+def insert_of(dialect: str, table: sa.Table) -> "sa.dialects.postgresql.Insert":
+    """As `upsert`, by the dialect's name."""
+    if dialect == "postgresql":
         from sqlalchemy.dialects import postgresql
 
         return postgresql.insert(table)

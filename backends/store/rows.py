@@ -5,34 +5,17 @@ makes PostgreSQL compare every row with every key. Rows that are given as a tabl
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 T = TypeVar("T")
+Columns = tuple[sa.Column[Any], ...]
 
 STATEMENT_ROWS = 20_000  # so that a statement's text has a bound
 SKETCH_ROWS = 1_000  # of up to 32 KiB each, in hex
-
-
-class Given(NamedTuple):
-    """Rows as a table to select from, and the parameters to execute with."""
-
-    table: sa.FromClause
-    parameters: dict[str, str]
-
-    def joined(self, table: sa.Table, names: Sequence[str]) -> sa.Join:
-        """With the rows of a table that are the same in these columns."""
-        return self.table.join(table, sa.and_(*(self.table.c[name] == table.c[name] for name in names)))
-
-
-def given(connection: sa.Connection, columns: Sequence[sa.Column[Any]], rows: Sequence[Sequence[Any]]) -> Given:
-    """Rows of at least one, each with a value for every one of these columns of a table."""
-    if connection.dialect.name == "postgresql":
-        return _arrays(columns, rows)
-    return _json(columns, rows)
 
 
 def chunks(rows: Sequence[T], size: int = STATEMENT_ROWS) -> Iterator[Sequence[T]]:
@@ -41,23 +24,35 @@ def chunks(rows: Sequence[T], size: int = STATEMENT_ROWS) -> Iterator[Sequence[T
         yield rows[start : start + size]
 
 
-def _arrays(columns: Sequence[sa.Column[Any]], rows: Sequence[Sequence[Any]]) -> Given:
-    arrays, names, parameters = [], [], {}
-    for column, values in zip(columns, zip(*rows, strict=True), strict=True):
-        kind, write = _FORMS.get(type(column.type), _TEXT)
-        parameters[column.name] = write(values)
-        array = sa.cast(sa.bindparam(column.name, type_=sa.Text), postgresql.ARRAY(kind))
+def given(dialect: str, columns: Columns) -> sa.FromClause:
+    """Rows as a table to select from, each with a value for every one of these columns of a table."""
+    return _arrays(columns) if dialect == "postgresql" else _json(columns)
+
+
+def parameters(dialect: str, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, str]:
+    """What a statement over `given` is executed with; one row or more."""
+    if dialect == "postgresql":
+        named = zip(columns, zip(*rows, strict=True), strict=True)
+        return {f"given_{column.name}": _FORMS.get(type(column.type), _TEXT)[1](values) for column, values in named}
+    return {"given": orjson.dumps(rows if isinstance(rows, list) else list(rows), default=bytes.hex).decode()}
+
+
+def _arrays(columns: Columns) -> sa.FromClause:
+    arrays, names = [], []
+    for column in columns:
+        kind = _FORMS.get(type(column.type), _TEXT)[0]
+        array = sa.cast(sa.bindparam(f"given_{column.name}", type_=sa.Text), postgresql.ARRAY(kind))
         # As a query of its own it is read once: the planner would read it for its length, and the executor again.
         arrays.append(sa.select(array).scalar_subquery())
         names.append(sa.column(column.name, kind))
     table = sa.func.unnest(*arrays).table_valued(*names, name="given").render_derived()
     if not any(isinstance(column.type, sa.JSON) for column in columns):
-        return Given(table, parameters)
+        return table
     picked = [
-        sa.cast(table.c[column.name], sa.JSON).label(column.name) if isinstance(column.type, sa.JSON) else one
+        sa.cast(one, sa.JSON).label(column.name) if isinstance(column.type, sa.JSON) else one
         for column, one in zip(columns, table.c, strict=True)
     ]
-    return Given(sa.select(*picked).subquery("given"), parameters)
+    return sa.select(*picked).subquery("given")
 
 
 def _numbers(values: Sequence[int | None]) -> str:
@@ -98,8 +93,7 @@ _FORMS: Mapping[type[Any], tuple[sa.types.TypeEngine[Any], Callable[[Any], str]]
 """Of a type: what its array is of, and how that is written. All else is text."""
 
 
-def _json(columns: Sequence[sa.Column[Any]], rows: Sequence[Sequence[Any]]) -> Given:
-    text = orjson.dumps(rows if isinstance(rows, list) else list(rows), default=bytes.hex).decode()
+def _json(columns: Columns) -> sa.FromClause:
     each = sa.func.json_each(sa.bindparam("given", type_=sa.Text)).table_valued("value", name="each")
     picked = []
     for place, column in enumerate(columns):
@@ -109,4 +103,4 @@ def _json(columns: Sequence[sa.Column[Any]], rows: Sequence[Sequence[Any]]) -> G
         elif isinstance(column.type, sa.Uuid):
             value = sa.func.replace(value, "-", "")
         picked.append(value.label(column.name))
-    return Given(sa.select(*picked).subquery("given"), {"given": text})
+    return sa.select(*picked).subquery("given")

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
-from backends.store.engine import upsert
-from backends.store.rows import SKETCH_ROWS, STATEMENT_ROWS, Given, chunks, given
+from backends.store import statements
+from backends.store.rows import SKETCH_ROWS, Columns, chunks, parameters
 from schemas import tables as t
 
 K = TypeVar("K")
@@ -72,6 +72,7 @@ class Transaction:
 
     def __init__(self, connection: sa.Connection, hope: Hope | None = None) -> None:
         self._connection = connection
+        self._dialect = connection.dialect.name
         self._hope = hope or Hope()
 
     @contextmanager
@@ -82,37 +83,30 @@ class Transaction:
 
     def move_offsets(self, moves: Iterable[Move]) -> None:
         """Compare and set. Raises OffsetMoved."""
-        o = t.offsets.c
-        for move in sorted(moves):
-            where = (o.topic == move.topic, o.partition == move.partition, o.next_offset == move.expected)
-            later = sa.case(
-                (o.processed_through < move.processed_through, move.processed_through),
-                else_=o.processed_through,
-            )
-            update = t.offsets.update().where(*where).values(next_offset=move.following, processed_through=later)
-            if self._connection.execute(update).rowcount != 1:
+        wanted = sorted(moves)
+        rows = [(move.topic, move.partition, move.following, move.processed_through) for move in wanted]
+        columns = statements.columns(t.offsets, statements.OFFSET)
+        stand: dict[tuple[str, int], int] = {}
+        for row in self._select(statements.locked_offsets(self._dialect), columns, rows):
+            stand[row[0], row[1]] = row[2]
+        for move in wanted:
+            if stand.get((move.topic, move.partition)) != move.expected:
                 raise OffsetMoved(move.topic, move.partition)
+        self._execute(statements.move_offsets(self._dialect), columns, rows)
 
     def lock_organisations(self, organisations: Iterable[str]) -> set[str]:
         """Holds these organisations to the end of the transaction; returns those that exist."""
-        c = t.organisations.c.organisation_id
         wanted = [(organisation,) for organisation in sorted(set(organisations))]
-        found: set[str] = set()
-        for rows in self._given([c], wanted):
-            query = sa.select(c).where(c.in_(sa.select(rows.table.c[c.name]))).order_by(c)
-            locked = query.with_for_update(key_share=True, of=t.organisations)
-            found.update(self._connection.execute(locked, rows.parameters).scalars())
-        return found
+        query = statements.locked_organisations(self._dialect)
+        return {row[0] for row in self._select(query, (t.organisations.c.organisation_id,), wanted)}
 
     def forgotten(self, organisations: Iterable[str], persons: Iterable[str] = ()) -> list[tuple[str, str, int]]:
         """Who is to be forgotten in these organisations, or these in any: (organisation, digest, epoch ms)."""
-        f = t.forgotten.c
+        picked = ("organisation_id", "user_digest", "at")
         found: list[tuple[str, str, int]] = []
-        for column, values in ((f.organisation_id, organisations), (f.user_digest, persons)):
-            for rows in self._given([column], [(value,) for value in sorted(set(values))]):
-                whose = column.in_(sa.select(rows.table.c[column.name]))
-                query = sa.select(f.organisation_id, f.user_digest, f.at).where(whose)
-                found += [(row[0], row[1], row[2]) for row in self._connection.execute(query, rows.parameters)]
+        for name, values in (("organisation_id", organisations), ("user_digest", persons)):
+            given = [(value,) for value in sorted(set(values))]
+            found += [(row[0], row[1], row[2]) for row in self._found(t.forgotten, (name,), picked, given)]
         return found
 
     def horizon(self) -> int:
@@ -121,192 +115,141 @@ class Transaction:
 
     def seen_on_any_day(self, ids: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
         """Those of these (organisation, event id) pairs that are in, whatever their day."""
-        s = t.seen.c
-        return self._known(t.seen, [s.organisation_id, s.event_id], list(ids))
+        names = ("organisation_id", "event_id")
+        return {(row[0], row[1]) for row in self._found(t.seen, names, names, list(ids))}
 
     def add_seen(self, ids: Sequence[tuple[str, int, str]]) -> set[tuple[str, str]]:
         """Enters (organisation, day, event id), each pair of the first and the last once; returns those pairs that
         were in already.
         """
         known: set[tuple[str, str]] = set()
-        columns = [t.seen.c.organisation_id, t.seen.c.day, t.seen.c.event_id]
-        for part in chunks(ids, STATEMENT_ROWS):
-            rows = given(self._connection, columns, part)
-            if self._hope.of_none and self._all_new(rows):
+        for part in chunks(ids):
+            if self._hope.of_none and self._all_new(part):
                 continue
-            entered = self._entered(_insert(self._connection, t.seen, rows).on_conflict_do_nothing(), rows)
+            entered = self._entered(part)
             if len(entered) < len(part):
                 known.update((one[0], one[2]) for one in part if one[0] + one[2] not in entered)
             self._hope.learn(len(part) - len(entered))
         return known
 
-    def _all_new(self, rows: Given) -> bool:
+    def _all_new(self, ids: Sequence[tuple[str, int, str]]) -> bool:
         """Enters them without looking for each first, which takes PostgreSQL half the time; all or none of them."""
         try:
             with self.part():
-                self._connection.execute(_insert(self._connection, t.seen, rows), rows.parameters)
+                self._execute(statements.insert(self._dialect, t.seen, _SEEN), statements.columns(t.seen, _SEEN), ids)
         except sa.exc.IntegrityError:
             return False
         return True
 
-    def _entered(self, insert: "sa.dialects.postgresql.Insert", rows: Given) -> set[str]:
-        """Of the ids that were new, each organisation and id in one text."""
-        s = t.seen.c
-        returning = insert.returning(s.organisation_id, s.event_id)
-        if self._connection.dialect.name == "postgresql":
-            # As one value: it is read in a fraction of the time that so many rows take.
-            new = returning.cte("entered").c
-            each = sa.cast(new.organisation_id, sa.Text) + sa.cast(new.event_id, sa.Text)
-            listed = self._connection.execute(sa.select(sa.func.string_agg(each, ",")), rows.parameters).scalar()
-            return set(listed.split(",")) if listed else set()
-        return {row[0] + row[1] for row in self._connection.execute(returning, rows.parameters)}
+    def _entered(self, ids: Sequence[tuple[str, int, str]]) -> set[str]:
+        """Enters those that are missing, and returns each organisation and id of them in one text."""
+        statement = statements.insert_entered(self._dialect, t.seen, _SEEN, ("organisation_id", "event_id"))
+        rows = list(self._select(statement, statements.columns(t.seen, _SEEN), ids))
+        if self._dialect == "postgresql":
+            return set(rows[0][0].split(",")) if rows[0][0] else set()
+        return {row[0] + row[1] for row in rows}
 
     def admit_names(self, wanted: Mapping[str, set[str]], limit: int) -> set[tuple[str, str]]:
         """Those (organisation, custom event name) that count under their own name: the first `limit` of each."""
-        c = t.custom_names.c
-        pairs = [(organisation, name) for organisation, names in wanted.items() for name in sorted(names)]
-        admitted = self._known(t.custom_names, [c.organisation_id, c.name], pairs)
+        c, names = t.custom_names.c, ("organisation_id", "name")
+        pairs = [(organisation, name) for organisation, of in wanted.items() for name in sorted(of)]
+        admitted = {(row[0], row[1]) for row in self._found(t.custom_names, names, names, pairs)}
         fresh: dict[str, list[str]] = {}
         for organisation, name in pairs:
             if (organisation, name) not in admitted:
                 fresh.setdefault(organisation, []).append(name)
-        for organisation, names in fresh.items():
+        for organisation, of in fresh.items():
             count = sa.select(sa.func.count()).where(c.organisation_id == organisation)
             room = max(0, limit - (self._connection.execute(count).scalar() or 0))
-            entered = [(organisation, name) for name in names[:room]]
-            for rows in self._given([c.organisation_id, c.name], entered):
-                insert = _insert(self._connection, t.custom_names, rows).on_conflict_do_nothing()
-                self._connection.execute(insert, rows.parameters)
+            entered = [(organisation, name) for name in of[:room]]
+            insert = statements.insert_missing(self._dialect, t.custom_names, names)
+            self._execute(insert, statements.columns(t.custom_names, names), entered)
             admitted.update(entered)
         return admitted
 
     def sessions(self, keys: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, str], SessionRow]:
         """Those of these (organisation, flow, session) that are known."""
-        table, names = t.sessions, ["organisation_id", "flow_id", "session"]
-        fields = [table.c[name] for name in SessionRow._fields]
+        names = statements.keys(t.sessions)
         found: dict[tuple[str, str, str], SessionRow] = {}
-        for rows in self._given([table.c[name] for name in names], list(keys)):
-            query = sa.select(*(table.c[name] for name in names), *fields).select_from(rows.joined(table, names))
-            for o, f, s, first, started, completed, dismissed, steps, furthest, timed in self._connection.execute(
-                query, rows.parameters
-            ):
-                row = SessionRow(first, started, completed, dismissed, tuple(steps), furthest, timed)
-                found[o, f, s] = row
+        for row in self._found(t.sessions, names, names + SessionRow._fields, list(keys)):
+            o, f, s, first, started, completed, dismissed, steps, furthest, timed = row
+            found[o, f, s] = SessionRow(first, started, completed, dismissed, tuple(steps), furthest, timed)
         return found
 
     def save_sessions(self, sessions: Mapping[tuple[str, str, str], SessionRow]) -> None:
         """Enters or replaces."""
-        names = ["organisation_id", "flow_id", "session", *SessionRow._fields]
-        self._upsert(
-            t.sessions,
-            names,
-            [(*key, *row) for key, row in sessions.items()],
-            lambda new: {name: new[name] for name in SessionRow._fields},
-        )
+        names = statements.keys(t.sessions) + SessionRow._fields
+        statement = statements.replace(self._dialect, t.sessions, names)
+        rows = [(*key, *row) for key, row in sessions.items()]
+        self._execute(statement, statements.columns(t.sessions, names), rows)
 
     def add(self, table: sa.Table, deltas: Mapping[tuple[Any, ...], Sequence[int]]) -> None:
         """Adds to the counters of a table of cells. A key is the table's primary key, in its order."""
-        keys = [column.name for column in table.primary_key]
-        counters = [column.name for column in table.c if column.name not in keys]
+        names = statements.keys(table) + statements.counters(table)
         rows = [(*key, *delta) for key, delta in deltas.items()]
-        self._upsert(table, keys + counters, rows, lambda new: {name: table.c[name] + new[name] for name in counters})
+        self._execute(statements.add(self._dialect, table), statements.columns(table, names), rows)
 
     def merge_sketches(
         self, values: Mapping[tuple[Any, ...], K], merge: Callable[[str, bytes | None, K], bytes]
     ) -> None:
         """Puts values into sketches. A key is the table's primary key; `merge` gets kind, stored and values."""
-        table = t.sketches
-        keys = [column.name for column in table.primary_key]
-        kind = keys.index("kind")
+        keys = statements.keys(t.sketches)
+        names, kind = (*keys, "sketch"), keys.index("kind")
         for part in chunks(list(values), SKETCH_ROWS):
-            stored: dict[tuple[Any, ...], bytes] = {}
-            for rows in self._given(list(table.primary_key), part):
-                query = sa.select(table).select_from(rows.joined(table, keys))
-                stored = {tuple(row[:-1]): row[-1] for row in self._connection.execute(query, rows.parameters)}
+            stored = {tuple(row[:-1]): row[-1] for row in self._found(t.sketches, keys, names, part)}
             changed = []
             for key in part:
                 before = stored.get(key)
                 merged = merge(key[kind], before, values[key])
                 if merged != before:  # users who came before change nothing
                     changed.append((*key, merged))
-            self._upsert(table, [*keys, "sketch"], changed, lambda new: {"sketch": new.sketch})
+            self._execute(
+                statements.replace(self._dialect, t.sketches, names), statements.columns(t.sketches, names), changed
+            )
 
     def reject(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Sets aside what can never be counted, with where it stood."""
         many = list(rows)
-        names = list(many[0]) if many else []
-        self._upsert(t.rejected, names, [tuple(row.values()) for row in many], None)
+        if not many:
+            return
+        names = tuple(many[0])
+        statement = statements.insert_missing(self._dialect, t.rejected, names)
+        self._execute(statement, statements.columns(t.rejected, names), [tuple(row.values()) for row in many])
 
     def keep_latest(self, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Enters rows, at most one of a primary key, each in place of the one there unless that one is later."""
-        keys = [column.name for column in table.primary_key]
-        names = list(rows[0]) if rows else []
-        self._upsert(
-            table,
-            names,
-            [tuple(row[name] for name in names) for row in rows],
-            lambda new: {name: new[name] for name in names if name not in keys},
-            lambda new: sa.tuple_(new.at, new.report_id) > sa.tuple_(table.c.at, table.c.report_id),
-        )
+        if not rows:
+            return
+        names = tuple(rows[0])
+        statement = statements.replace_earlier(self._dialect, table, names, ("at", "report_id"))
+        given = [tuple(row[name] for name in names) for row in rows]
+        self._execute(statement, statements.columns(table, names), given)
 
     def save_heartbeats(self, last_seen: Mapping[tuple[str, str], int], limit: int) -> None:
         """The latest heartbeat (epoch ms) of each (organisation, host); the `limit` latest hosts of each are kept."""
-        h = t.heartbeats.c
-        self._upsert(
-            t.heartbeats,
-            ["organisation_id", "host", "last_seen_at"],
-            [(*page, at) for page, at in last_seen.items()],
-            lambda new: {"last_seen_at": new.last_seen_at},
-            lambda new: new.last_seen_at > h.last_seen_at,
-        )
-        latest_first = sa.func.row_number().over(
-            partition_by=h.organisation_id, order_by=(h.last_seen_at.desc(), h.host.desc())
-        )
+        names = ("organisation_id", "host", "last_seen_at")
+        statement = statements.replace_earlier(self._dialect, t.heartbeats, names, ("last_seen_at",))
+        given = [(*page, at) for page, at in last_seen.items()]
+        self._execute(statement, statements.columns(t.heartbeats, names), given)
         whose = [(organisation,) for organisation in sorted({organisation for organisation, _ in last_seen})]
-        for rows in self._given([h.organisation_id], whose):
-            among = h.organisation_id.in_(sa.select(rows.table.c.organisation_id))
-            numbered = sa.select(h.organisation_id, h.host, latest_first.label("n")).where(among)
-            ranked = numbered.subquery()
-            beyond = sa.select(ranked.c.organisation_id, ranked.c.host).where(ranked.c.n > limit)
-            delete = t.heartbeats.delete().where(sa.tuple_(h.organisation_id, h.host).in_(beyond))
-            self._connection.execute(delete, rows.parameters)
+        delete = statements.delete_hosts(self._dialect)
+        self._execute(delete, (t.heartbeats.c.organisation_id,), whose, limit=limit)
 
-    def _known(
-        self, table: sa.Table, columns: list[sa.Column[Any]], keys: Sequence[tuple[str, str]]
-    ) -> set[tuple[str, str]]:
-        """Those keys that a table has."""
-        found: set[tuple[str, str]] = set()
-        for rows in self._given(columns, keys):
-            query = sa.select(*columns).select_from(rows.joined(table, [column.name for column in columns]))
-            found.update((row[0], row[1]) for row in self._connection.execute(query, rows.parameters))
-        return found
+    def _found(
+        self, table: sa.Table, names: statements.Names, picked: statements.Names, rows: Sequence[Sequence[Any]]
+    ) -> Iterator[Any]:
+        statement = statements.found(self._dialect, table, names, picked)
+        return self._select(statement, statements.columns(table, names), rows)
 
-    def _upsert(
-        self,
-        table: sa.Table,
-        names: Sequence[str],
-        rows: Sequence[tuple[Any, ...]],
-        update: Callable[[Any], dict[str, Any]] | None,
-        where: Callable[[Any], sa.ColumnElement[bool]] | None = None,
+    def _select(self, statement: sa.Executable, columns: Columns, rows: Sequence[Sequence[Any]]) -> Iterator[Any]:
+        for part in chunks(rows):
+            yield from self._connection.execute(statement, parameters(self._dialect, columns, part))
+
+    def _execute(
+        self, statement: sa.Executable, columns: Columns, rows: Sequence[Sequence[Any]], **more: object
     ) -> None:
-        """Enters rows; one that is there is updated by what `update` says of the new one, where `where` holds."""
-        for part in self._given([table.c[name] for name in names], rows):
-            insert = _insert(self._connection, table, part)
-            if update is None:
-                insert = insert.on_conflict_do_nothing()
-            else:
-                new = insert.excluded
-                keys = [column.name for column in table.primary_key]
-                condition = where(new) if where is not None else None
-                insert = insert.on_conflict_do_update(index_elements=keys, set_=update(new), where=condition)
-            self._connection.execute(insert, part.parameters)
-
-    def _given(self, columns: Sequence[sa.Column[Any]], rows: Sequence[Sequence[Any]]) -> Iterator[Given]:
-        for part in chunks(rows, STATEMENT_ROWS):
-            yield given(self._connection, columns, part)
+        for part in chunks(rows):
+            self._connection.execute(statement, parameters(self._dialect, columns, part) | more)
 
 
-def _insert(connection: sa.Connection, table: sa.Table, rows: Given) -> "sa.dialects.postgresql.Insert":
-    names = [column.name for column in rows.table.c]
-    # SQLite takes ON CONFLICT for a join's ON where a SELECT has no WHERE.
-    return upsert(connection, table).from_select(names, sa.select(rows.table).where(sa.true()))
+_SEEN = ("organisation_id", "day", "event_id")

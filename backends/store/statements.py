@@ -1,0 +1,135 @@
+"""The statements of the worker's transaction, each over `given` rows, and put together once: of a small batch that
+would take longer than running it.
+"""
+
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from backends.store.engine import insert_of
+from backends.store.rows import Columns, given
+from schemas import tables as t
+
+Names = tuple[str, ...]
+
+
+def columns(table: sa.Table, names: Names) -> Columns:
+    return tuple(table.c[name] for name in names)
+
+
+def keys(table: sa.Table) -> Names:
+    """The names of the primary key's columns, in its order."""
+    return tuple(column.name for column in table.primary_key)
+
+
+def counters(table: sa.Table) -> Names:
+    """Of a table of cells: all but the key."""
+    return tuple(column.name for column in table.c if not column.primary_key)
+
+
+@cache
+def found(dialect: str, table: sa.Table, names: Names, picked: Names) -> sa.Select[Any]:
+    """These columns of the rows that are the same as given ones in `names`."""
+    rows = given(dialect, columns(table, names))
+    same = sa.and_(*(rows.c[name] == table.c[name] for name in names))
+    return sa.select(*columns(table, picked)).select_from(rows.join(table, same))
+
+
+@cache
+def locked_organisations(dialect: str) -> sa.Select[Any]:
+    c = t.organisations.c.organisation_id
+    rows = given(dialect, (c,))
+    query = sa.select(c).where(c.in_(sa.select(rows.c.organisation_id))).order_by(c)
+    return query.with_for_update(key_share=True, of=t.organisations)
+
+
+OFFSET = ("topic", "partition", "next_offset", "processed_through")
+
+
+@cache
+def locked_offsets(dialect: str) -> sa.Select[Any]:
+    """In the order of the key, so that no two workers can wait for each other."""
+    o = t.offsets.c
+    rows = given(dialect, columns(t.offsets, OFFSET)).c
+    query = sa.select(o.topic, o.partition, o.next_offset)
+    query = query.where(o.topic == rows.topic, o.partition == rows.partition).order_by(o.topic, o.partition)
+    return query.with_for_update(of=t.offsets)
+
+
+@cache
+def move_offsets(dialect: str) -> sa.Update:
+    o = t.offsets.c
+    rows = given(dialect, columns(t.offsets, OFFSET)).c
+    later = sa.case((o.processed_through < rows.processed_through, rows.processed_through), else_=o.processed_through)
+    update = t.offsets.update().values(next_offset=rows.next_offset, processed_through=later)
+    return update.where(o.topic == rows.topic, o.partition == rows.partition)
+
+
+@cache
+def insert(dialect: str, table: sa.Table, names: Names) -> "sa.dialects.postgresql.Insert":
+    """Fails where one is there already."""
+    rows = given(dialect, columns(table, names))
+    # SQLite takes ON CONFLICT for a join's ON where a SELECT has no WHERE.
+    return insert_of(dialect, table).from_select(names, sa.select(rows).where(sa.true()))
+
+
+@cache
+def insert_missing(dialect: str, table: sa.Table, names: Names) -> sa.Insert:
+    return insert(dialect, table, names).on_conflict_do_nothing()
+
+
+@cache
+def insert_entered(dialect: str, table: sa.Table, names: Names, picked: Names) -> sa.Executable:
+    """Enters those that are missing and returns these columns of them as one text each.
+
+    PostgreSQL returns one text of all, with commas between: it is read in a fraction of the time of so many rows.
+    """
+    returning = insert(dialect, table, names).on_conflict_do_nothing().returning(*columns(table, picked))
+    if dialect != "postgresql":
+        return returning
+    each = [sa.cast(column, sa.Text) for column in returning.cte("entered").c]
+    return sa.select(sa.func.string_agg(sa.func.concat(*each), ","))
+
+
+@cache
+def replace(dialect: str, table: sa.Table, names: Names) -> sa.Insert:
+    """Enters rows, each in place of the one that is there."""
+    new = insert(dialect, table, names)
+    left = [name for name in names if name not in keys(table)]
+    return new.on_conflict_do_update(index_elements=list(keys(table)), set_={name: new.excluded[name] for name in left})
+
+
+@cache
+def add(dialect: str, table: sa.Table) -> sa.Insert:
+    """Adds to the counters of a table of cells."""
+    new = insert(dialect, table, keys(table) + counters(table))
+    sums = {name: table.c[name] + new.excluded[name] for name in counters(table)}
+    return new.on_conflict_do_update(index_elements=list(keys(table)), set_=sums)
+
+
+@cache
+def replace_earlier(dialect: str, table: sa.Table, names: Names, by: Names) -> sa.Insert:
+    """Enters rows, each in place of the one that is there unless that one is later in the columns `by`."""
+    new = insert(dialect, table, names)
+    left = [name for name in names if name not in keys(table)]
+    return new.on_conflict_do_update(
+        index_elements=list(keys(table)),
+        set_={name: new.excluded[name] for name in left},
+        where=sa.tuple_(*(new.excluded[name] for name in by)) > sa.tuple_(*columns(table, by)),
+    )
+
+
+@cache
+def delete_hosts(dialect: str) -> sa.Delete:
+    """Of these organisations, all hosts but the `limit` that were heard of last."""
+    h = t.heartbeats.c
+    latest_first = sa.func.row_number().over(
+        partition_by=h.organisation_id, order_by=(h.last_seen_at.desc(), h.host.desc())
+    )
+    whose = sa.select(given(dialect, (h.organisation_id,)).c.organisation_id)
+    ranked = (
+        sa.select(h.organisation_id, h.host, latest_first.label("n")).where(h.organisation_id.in_(whose)).subquery()
+    )
+    beyond = sa.select(ranked.c.organisation_id, ranked.c.host).where(ranked.c.n > sa.bindparam("limit"))
+    return t.heartbeats.delete().where(sa.tuple_(h.organisation_id, h.host).in_(beyond))
