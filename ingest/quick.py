@@ -10,6 +10,7 @@ import msgspec
 
 from ingest import problems
 from schemas.events import MAX_DATA_DEPTH, MAX_EVENTS, Event, EventsRequest
+from schemas.ids import are_uuids
 
 _Id = Annotated[str, msgspec.Meta(min_length=36, max_length=36)]
 _Text128 = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -35,8 +36,6 @@ class _Request(EventsRequest, rename="camel", kw_only=True, gc=False):
 
 
 _decoder = msgspec.json.Decoder(_Request)
-_HEX = b"0123456789abcdefABCDEF"
-_HYPHENS = (8, 13, 18, 23)
 
 
 def quick(body: bytes) -> EventsRequest | None:
@@ -56,12 +55,12 @@ def quick(body: bytes) -> EventsRequest | None:
     steps = [event.step_id for event in events if event.step_id is not None]
     if (len(ids), len(flows), len(steps)) != (body.count(b'"id"'), body.count(b'"flowId"'), body.count(b'"stepId"')):
         return None
-    found = "".join(ids + flows + steps)
-    if not _are_uuids(found) or not all(map(whole, events)):
+    found = ids + flows + steps
+    if not are_uuids(found) or not all(map(whole, events)):
         return None
     if body.count(b"{") + body.count(b"[") > MAX_DATA_DEPTH + len(events) and any(map(too_deep, events)):
         return None
-    if found != found.lower():
+    if not "".join(found).islower():
         lower(request)
     return request
 
@@ -72,14 +71,6 @@ def lower(request: EventsRequest) -> None:
         for name in ("id", "flow_id", "step_id"):
             if (value := getattr(event, name)) is not None:
                 setattr(event, name, value.lower())
-
-
-def _are_uuids(text: str) -> bool:
-    """Whether these are UUIDs, one behind the other, 36 characters each."""
-    count = len(text) // 36
-    if not text.isascii() or text.encode().translate(None, _HEX) != b"-" * (4 * count):
-        return False
-    return all(text[at::36] == "-" * count for at in _HYPHENS)
 
 
 def whole(event: Event) -> bool:

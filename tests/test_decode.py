@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.answers import Refusal
-from ingest.decode import UserHasher, decode, page_address
+from ingest.decode import KNOWN_USERS, UserHasher, decode, page_address
 from ingest.problems import too_deep
 from schemas import records
 from schemas.events import MAX_DATA_DEPTH, MAX_EVENT_BYTES
@@ -94,6 +94,16 @@ def test_the_hasher_keeps_few_keys_and_forgets_no_answer() -> None:
     organisations = [str(uuid.UUID(int=n)) for n in range(5)]
     assert [small.hash(o, "u") for o in organisations] == [HASHER.hash(o, "u") for o in organisations]
     assert len(small._keys) == 2
+
+
+def test_what_the_hasher_remembers_is_bounded_and_is_no_user_id() -> None:
+    hasher = UserHasher("a secret of the tests")
+    people = [f"user {number} of the page" for number in range(KNOWN_USERS + 10)]
+    made = [hasher.hash(ORGANISATION, user) for user in people]
+    assert made == [hasher.hash(ORGANISATION, user) for user in people]
+    assert len(set(made)) == len(people)
+    assert len(hasher._known) == KNOWN_USERS
+    assert "of the page" not in repr(vars(hasher))
 
 
 @pytest.mark.parametrize(
