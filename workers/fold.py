@@ -35,7 +35,7 @@ class Folded:
         self.custom_events: dict[Cell, list[int]] = {}
         self.cohorts: dict[Cell, list[int]] = {}
         self.cohort_steps: dict[Cell, list[int]] = {}
-        self.sketches: dict[Cell, list[Any]] = {}
+        self.sketches: dict[Cell, Any] = {}  # Users, or a list of seconds
         self.sessions: dict[SessionKey, SessionRow] = {}
 
 
@@ -70,7 +70,7 @@ def fold(
     folded.cohort_steps = _without_zeros(_with_days(steps))
     for (organisation, flow, grain, bucket), values in _by_grain(seconds):
         cell = (organisation, flow, grain, bucket, sketches.SECONDS, "")
-        folded.sketches.setdefault(cell, []).extend(values)
+        folded.sketches[cell] = folded.sketches.get(cell, []) + values
     return folded
 
 
@@ -109,10 +109,13 @@ def _fold_events(folded: Folded, events: Iterable[Item], names: Collection[tuple
     folded.custom_events = _with_days(custom)
     for (organisation, flow, quarter, step), found in list(users.items()):
         if step:
-            users.setdefault((organisation, flow, quarter, NO_STEP), {}).update(found)
+            whole = (organisation, flow, quarter, NO_STEP)
+            users[whole] = users[whole] | found if whole in users else found
     for kind, of_kind in ((sketches.USERS, users), (sketches.CUSTOM, custom_users)):
         for (organisation, flow, grain, bucket, subject), found in _by_grain(of_kind):
-            folded.sketches.setdefault((organisation, flow, grain, bucket, kind, subject), []).extend(found)
+            sketch = (organisation, flow, grain, bucket, kind, subject)
+            there = folded.sketches.get(sketch)
+            folded.sketches[sketch] = found if there is None else there | found
 
 
 V = TypeVar("V")
@@ -157,10 +160,6 @@ def _contribute(
         cell[1] += sign * (step == row.furthest and not completed)
 
 
-def merge(kind: str, stored: bytes | None, values: list[Any]) -> bytes:
+def merge(kind: str, stored: bytes | None, values: Iterable[Any]) -> bytes:
     """Puts a batch's users, or seconds, into a stored sketch of that kind."""
-    return (
-        sketches.add_seconds(stored, values)
-        if kind == sketches.SECONDS
-        else sketches.add_users(stored, dict.fromkeys(values))
-    )
+    return sketches.add_seconds(stored, values) if kind == sketches.SECONDS else sketches.add_users(stored, values)

@@ -31,12 +31,12 @@ def advance(known: SessionRow | None, events: Iterable[Item], positions: Mapping
     dismissed, steps, furthest = row.dismissed, list(row.steps), row.furthest
     viewed = False
     for item in events:
-        at, event = item.at, item.event
+        at, kind = item.at, item.event.type if item.event is not None else None
         first = min(first, at)
-        kind = event.type if event is not None else ""
         if kind == "view":
             viewed = True
-            started = at if started is None else min(started, at)
+            if started is None or at < started:
+                started = at
             if item.step and item.step not in steps:
                 steps.append(item.step)
         elif kind == "complete" and item.step is None:
