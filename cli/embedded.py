@@ -15,6 +15,7 @@ from ingest.main import EdgeService
 from readers.main import ReaderService
 from schemas.topics import Topics
 from service.admin import AdminServer
+from service.listen import listen
 from service.serve import serve
 from service.settings import Settings, load
 from workers import main as worker_main
@@ -81,7 +82,7 @@ def run(settings: Settings, started: Callable[[], None]) -> None:
     app = edge.app(reader.routes(), lifespan)
     thread.start()
     try:
-        serve(app, settings.edge_host, settings.edge_port, admin)
+        serve(app, listen(settings.edge_host, settings.edge_port), admin)
     finally:
         worker.stop()
         thread.join()

@@ -6,12 +6,23 @@ from cli.output import command, configured
 
 
 @click.command()
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many serve the one port, each with its admin port and, in the spool's folder, a spool of its own.",
+)
 @command
-def edge() -> None:
-    """Take events and heartbeats over HTTP and put them into the log."""
+def edge(processes: int) -> None:
+    """Take events and heartbeats over HTTP and put them into the log.
+
+    With --processes 3 the admin ports are ZENSTEP_EDGE_ADMIN_PORT and the two after it, and the spools are the folders
+    1, 2 and 3 in ZENSTEP_SPOOL_PATH. One that ends is replaced.
+    """
     from ingest.main import run
 
-    run(configured())
+    run(configured(), processes)
 
 
 @click.command()

@@ -11,10 +11,12 @@ import click
 
 from backends.log import LogError, LogUnavailable
 from backends.spool import Spool, SpoolError, SpoolInUse
+from backends.spool.folders import spools_in
 from backends.spool.spool import SET_ASIDE
 from cli.long import STOPPED, LongRun
 from cli.output import command, json_option, show, store, when
 from ingest.flush import Flusher
+from ingest.processes import settings_of
 from service.settings import Settings, load
 
 CLOSE_SECONDS = 5.0
@@ -33,8 +35,13 @@ def spool() -> None:
 @json_option
 @command
 def status(path: Path | None, as_json: bool) -> None:
-    """Show what is in the spool."""
-    with _opened(load(), path) as (opened, folder):
+    """Show what is in the spool, or in each of them where the edge is several processes."""
+    settings = load()
+    _show([_status(settings, folder) for folder in _folders(settings, path)], as_json)
+
+
+def _status(settings: Settings, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    with _opened(settings, folder) as opened:
         there = opened.status()
     aside, unreadable = folder / SET_ASIDE, sorted(map(str, folder.glob("*.damaged")))
     result = {
@@ -56,8 +63,7 @@ def status(path: Path | None, as_json: bool) -> None:
     ]
     if aside.exists():
         lines.append(f"Lines that were too large for their topic are in {aside}.")
-    lines += [f"What could not be read is kept in {file}." for file in unreadable]
-    show(result, as_json, "\n".join(lines))
+    return result, lines + [f"What could not be read is kept in {file}." for file in unreadable]
 
 
 @spool.command()
@@ -68,10 +74,28 @@ def flush(path: Path | None, as_json: bool) -> None:
     """Put what is in the spool into the log, in its order.
 
     Ends when the log has acknowledged all of it; exit code 1, with what is left, where the log is away. What the log
-    has already is counted once. Run it again to go on.
+    has already is counted once. Run it again to go on. Of an edge of several processes it does one spool after another.
     """
     settings = load()
-    with _opened(settings, path) as (opened, folder):
+    folders = _folders(settings, path)
+    done = []
+    for folder in folders:
+        result, lines, problem, stopped = _flushed(settings, folder)
+        done.append((result, lines))
+        if problem is not None or stopped:
+            break
+    _show(done, as_json)
+    left = f"{_amount(result['left'])} left in {folder}"
+    if problem is not None:
+        raise click.ClickException(f"{left}: {problem}")
+    if stopped and (result["left"]["entries"] or folder != folders[-1]):
+        click.echo(f"Stopped: {left}.", err=True)
+        raise click.exceptions.Exit(STOPPED)
+
+
+def _flushed(settings: Settings, folder: Path) -> tuple[dict[str, Any], list[str], str | None, bool]:
+    """What was done, and what ended it early, and whether that was the user."""
+    with _opened(settings, folder) as opened:
         before = opened.status()
         flusher, problem, stopped = asyncio.run(_flush(opened, settings))
         left = opened.status()
@@ -80,6 +104,7 @@ def flush(path: Path | None, as_json: bool) -> None:
         "events": before.events - left.events - flusher.events_set_aside,
     }
     result: dict[str, Any] = {
+        "path": str(folder),
         "flushed": flushed,
         "set_aside": {"entries": flusher.set_aside, "events": flusher.events_set_aside},
         "left": {"entries": left.entries, "events": left.events},
@@ -88,12 +113,17 @@ def flush(path: Path | None, as_json: bool) -> None:
     if flusher.set_aside:
         result["set_aside"]["path"] = str(folder / SET_ASIDE)
         lines.append(f"{_amount(result['set_aside'])} too large for the topic, set aside in {folder / SET_ASIDE}.")
-    show(result, as_json, "\n".join(lines))
-    if problem is not None:
-        raise click.ClickException(f"{_amount(result['left'])} left in {folder}: {problem}")
-    if stopped and left.entries:
-        click.echo(f"Stopped: {_amount(result['left'])} left in {folder}.", err=True)
-        raise click.exceptions.Exit(STOPPED)
+    return result, lines, problem, stopped
+
+
+def _show(of_each: list[tuple[dict[str, Any], list[str]]], as_json: bool) -> None:
+    """One spool's as it is, those of several in a list."""
+    if len(of_each) == 1:
+        ((result, lines),) = of_each
+        show(result, as_json, "\n".join(lines))
+        return
+    texts = ["\n".join([f"{result['path']}:", *lines]) for result, lines in of_each]
+    show({"spools": [result for result, _ in of_each]}, as_json, "\n\n".join(texts))
 
 
 async def _flush(opened: Spool, settings: Settings) -> tuple[Flusher, str | None, bool]:
@@ -129,26 +159,39 @@ async def _flush(opened: Spool, settings: Settings) -> tuple[Flusher, str | None
     return flusher, problem, stopped
 
 
-@contextmanager
-def _opened(settings: Settings, path: Path | None) -> Iterator[tuple[Spool, Path]]:
+def _folders(settings: Settings, path: Path | None) -> list[Path]:
     folder = path or (Path(settings.spool_path) if settings.spool_path is not None else None)
     if folder is None:
         raise click.ClickException("name the spool's folder with --path, or in ZENSTEP_SPOOL_PATH")
-    if not (folder / "lock").is_file():  # of every spool; a folder that is none is not made into one
+    found = spools_in(folder)
+    if not found:  # a folder that is no spool is not made into one
         raise click.ClickException(f"there is no spool in {folder}")
+    return found
+
+
+@contextmanager
+def _opened(settings: Settings, folder: Path) -> Iterator[Spool]:
     try:
         opened = Spool(folder, settings.spool_max_bytes, settings.spool_max_age)
     except SpoolInUse:
-        metrics = f"http://{settings.admin_host}:{settings.edge_admin_port}/metrics"
+        metrics = f"http://{settings.admin_host}:{_admin_port(settings, folder)}/metrics"
         raise click.ClickException(
             f"the spool {folder} is in use by an edge: its numbers are zenstep_spool_* at {metrics}"
         ) from None
     except SpoolError as error:
         raise click.ClickException(str(error)) from None
     try:
-        yield opened, folder
+        yield opened
     finally:
         opened.close()
+
+
+def _admin_port(settings: Settings, folder: Path) -> int:
+    """Of the process whose spool it is."""
+    of_several = settings.spool_path is not None and folder.parent == Path(settings.spool_path)
+    if not of_several or not folder.name.isdecimal():
+        return settings.edge_admin_port
+    return settings_of(settings, int(folder.name)).edge_admin_port
 
 
 def _amount(some: dict[str, Any]) -> str:

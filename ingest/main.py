@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -24,13 +25,16 @@ from ingest.flows import FlowCache, Flows, written_out
 from ingest.gate import Gate
 from ingest.keys import KeyCache
 from ingest.outbound import Outbound
+from ingest.processes import check_spools, settings_of
 from ingest.reads import StoreReads
 from ingest.refused import Refused
 from service import metrics
 from service.admin import AdminServer, Check, NeededAtStart
 from service.clients import Clients, networks
+from service.listen import listen
+from service.processes import CANNOT_START, Parent
 from service.serve import serve
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -88,12 +92,34 @@ class EdgeService:
         return await asyncio.get_running_loop().run_in_executor(self._threads, found)
 
 
-def run(settings: Settings) -> None:
-    """Until SIGTERM. Raises SettingsError."""
+def run(settings: Settings, processes: int = 1) -> None:
+    """Until SIGTERM. Raises SettingsError.
+
+    With more than one process this one serves nothing and raises SystemExit at its end; each child is a whole edge.
+    """
+    check_spools(settings, processes)
+    listener = listen(settings.edge_host, settings.edge_port)
+    if processes == 1:
+        _run(settings, listener)
+        return
+    parent = Parent(processes)
+    process = parent.fork()
+    if process is None:
+        listener.close()  # nobody is to wait in it while children end
+        parent.end()
+    try:
+        _run(settings_of(settings, process), listener)
+    except (SettingsError, ValueError) as error:
+        log.error("process cannot start", extra={"child": process, "problem": str(error)})
+        raise SystemExit(CANNOT_START) from None
+
+
+def _run(settings: Settings, listener: socket.socket) -> None:
     engine = open_engine(settings.store_url, pool_size=8)  # as many as the edge has threads for it
     edge = EdgeService(settings, engine)
     admin = AdminServer(settings.admin_host, settings.edge_admin_port, edge.checks())
-    log.info("edge starts", extra={"host": settings.edge_host, "port": settings.edge_port, "admin": admin.port})
-    serve(edge.app(), settings.edge_host, settings.edge_port, admin)
+    host, port = listener.getsockname()[:2]
+    log.info("edge starts", extra={"host": host, "port": port, "admin": admin.port})
+    serve(edge.app(), listener, admin)
     admin.close()
     engine.dispose()

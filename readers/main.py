@@ -22,6 +22,7 @@ from schemas.topics import Topics
 from service import metrics
 from service.admin import AdminServer
 from service.clients import Clients, networks
+from service.listen import listen
 from service.serve import serve
 from service.settings import Settings, split
 
@@ -74,7 +75,7 @@ def run(settings: Settings) -> None:
     reader = ReaderService(settings, engine)
     admin = AdminServer(settings.admin_host, settings.reader_admin_port, {"store": lambda: ping(engine)})
     log.info("reader listens", extra={"host": settings.reader_host, "port": settings.reader_port, "admin": admin.port})
-    serve(reader.app(), settings.reader_host, settings.reader_port, admin)
+    serve(reader.app(), listen(settings.reader_host, settings.reader_port), admin)
     reader.close()
     admin.close()
     engine.dispose()

@@ -5,12 +5,14 @@ import socket
 
 from service.settings import SettingsError
 
+BACKLOG = 2048
 
-def listen(host: str, port: int, backlog: int) -> socket.socket:
+
+def listen(host: str, port: int) -> socket.socket:
     """Raises SettingsError, which names the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=backlog)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         raise cannot_listen(host, port, error) from None
 

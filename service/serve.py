@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,10 +11,9 @@ from starlette.types import ASGIApp
 
 from service.admin import AdminServer
 from service.connections import BoundedProtocol
-from service.listen import listen
+from service.listen import BACKLOG
 
 DRAIN_SECONDS = 15
-BACKLOG = 2048
 GARBAGE_OBJECTS = 3_000
 """So many more than were given back, and the collector looks for cycles. A good request makes none; a refusal may."""
 
@@ -63,7 +63,7 @@ def settle() -> None:
     gc.set_threshold(GARBAGE_OBJECTS, 10, 10)
 
 
-def serve(app: ASGIApp, host: str, port: int, admin: AdminServer) -> None:
-    """Blocks. Raises SettingsError where it cannot listen there."""
+def serve(app: ASGIApp, listener: socket.socket, admin: AdminServer) -> None:
+    """Blocks. The listener is closed when it returns."""
     settle()
-    _Server(config(app), admin).run([listen(host, port, BACKLOG)])
+    _Server(config(app), admin).run([listener])
