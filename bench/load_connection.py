@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         if self.out:
-            self._failed(exc or Unexpected("the server closed the connection without an answer"))
+            self._failed(Unexpected("the server closed the connection without an answer"))
         else:
             self._idle_lost(self)
 

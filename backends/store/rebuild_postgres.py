@@ -6,7 +6,7 @@ for that moment. What it cannot have at once it does not wait for, since every r
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 import sqlalchemy as sa
@@ -65,9 +65,9 @@ class PostgresBeside(Beside):
     @contextmanager
     def alone(self) -> Iterator[None]:
         """The swap runs in the session that holds the lock, so that who has lost the one cannot do the other."""
+        lock = (_ALONE, sa.func.hashtext(self.live.schema))
         with self.control.connect() as connection:
-            lock = sa.select(sa.func.pg_try_advisory_lock(_ALONE, sa.func.hashtext(self.live.schema)))
-            alone = connection.execute(lock).scalar()
+            alone = connection.execute(sa.select(sa.func.pg_try_advisory_lock(*lock))).scalar()
             connection.commit()
             if not alone:
                 raise RebuildError("another rebuild of this store runs")
@@ -76,7 +76,10 @@ class PostgresBeside(Beside):
                 yield
             finally:
                 self._session = None
-                connection.invalidate()  # ends the session, and with it the lock
+                with suppress(sa.exc.SQLAlchemyError):
+                    connection.rollback()
+                    connection.execute(sa.select(sa.func.pg_advisory_unlock(*lock)))
+                connection.invalidate()  # ends the session, and with it the lock, though some time later
 
     def check(self) -> None:
         with self.control.begin() as connection:
