@@ -79,7 +79,7 @@ def _postgres(url: sa.URL, pool_size: int) -> sa.Engine:
             "tcp_user_timeout": 10_000,  # ms: a server that vanished without a word is an error, not a wait for ever
             "options": f"-c synchronous_commit=on -c timezone=UTC -c idle_in_transaction_session_timeout={_IDLE_MS}",
             # A plan made while a table was empty reads all of it long after it has grown, one from before a rebuild's
-            # swap locks tables that are about to be dropped, and a pooler may give the next statement to another server.
+            # swap locks tables that are about to be dropped, and poolers may change the server between statements.
             "prepare_threshold": None,
         },
     )

@@ -44,26 +44,18 @@ def locked_organisations(dialect: str) -> sa.Select[Any]:
     return query.with_for_update(key_share=True, of=t.organisations)
 
 
-OFFSET = ("topic", "partition", "next_offset", "processed_through")
-
-
 @cache
-def locked_offsets(dialect: str) -> sa.Select[Any]:
-    """In the order of the key, so that no two workers can wait for each other."""
+def move_offset() -> sa.Update:
+    """Of one partition, where it stands as `expected`."""
     o = t.offsets.c
-    rows = given(dialect, columns(t.offsets, OFFSET)).c
-    query = sa.select(o.topic, o.partition, o.next_offset)
-    query = query.where(o.topic == rows.topic, o.partition == rows.partition).order_by(o.topic, o.partition)
-    return query.with_for_update(of=t.offsets)
-
-
-@cache
-def move_offsets(dialect: str) -> sa.Update:
-    o = t.offsets.c
-    rows = given(dialect, columns(t.offsets, OFFSET)).c
-    later = sa.case((o.processed_through < rows.processed_through, rows.processed_through), else_=o.processed_through)
-    update = t.offsets.update().values(next_offset=rows.next_offset, processed_through=later)
-    return update.where(o.topic == rows.topic, o.partition == rows.partition)
+    through = sa.bindparam("through", type_=sa.BigInteger)
+    later = sa.case((o.processed_through < through, through), else_=o.processed_through)
+    update = t.offsets.update().values(next_offset=sa.bindparam("following"), processed_through=later)
+    return update.where(
+        o.topic == sa.bindparam("of_topic"),
+        o.partition == sa.bindparam("of_partition"),
+        o.next_offset == sa.bindparam("expected"),
+    )
 
 
 @cache

@@ -82,17 +82,21 @@ class Transaction:
             yield
 
     def move_offsets(self, moves: Iterable[Move]) -> None:
-        """Compare and set. Raises OffsetMoved."""
-        wanted = sorted(moves)
-        rows = [(move.topic, move.partition, move.following, move.processed_through) for move in wanted]
-        columns = statements.columns(t.offsets, statements.OFFSET)
-        stand: dict[tuple[str, int], int] = {}
-        for row in self._select(statements.locked_offsets(self._dialect), columns, rows):
-            stand[row[0], row[1]] = row[2]
-        for move in wanted:
-            if stand.get((move.topic, move.partition)) != move.expected:
+        """Compare and set. Raises OffsetMoved.
+
+        Writes from the first statement on: a rebuild's swap holds workers up there, before they have a transaction that
+        it would wait for. One after another in the order of their key, so that no two workers wait for each other.
+        """
+        for move in sorted(moves):
+            values = {
+                "of_topic": move.topic,
+                "of_partition": move.partition,
+                "expected": move.expected,
+                "following": move.following,
+                "through": move.processed_through,
+            }
+            if self._connection.execute(statements.move_offset(), values).rowcount != 1:
                 raise OffsetMoved(move.topic, move.partition)
-        self._execute(statements.move_offsets(self._dialect), columns, rows)
 
     def lock_organisations(self, organisations: Iterable[str]) -> set[str]:
         """Holds these organisations to the end of the transaction; returns those that exist."""
