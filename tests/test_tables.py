@@ -1,9 +1,17 @@
 """The tables: what distributes them, and that the migrations make what the code believes in."""
 
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
+import schemas
+from backends.store.counting import Counting
 from backends.store.engine import open_engine
+from backends.store.migrate import create_day_partitions, migrate
 from schemas import tables as t
 
 
@@ -17,6 +25,34 @@ def test_the_migrations_make_the_tables_that_the_code_describes(store_url: str) 
     with engine.connect() as connection:
         options = {"compare_type": engine.dialect.name == "postgresql", "include_object": _described}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), t.metadata) == []
+    engine.dispose()
+
+
+def test_ids_of_an_older_release_are_known_after_its_migration(store_url: str) -> None:
+    organisation, event, day = "c0ffee00-0000-4000-8000-00000000abcd", "018f3b2a-0000-7000-8000-00000000abcd", 20_000
+    engine = open_engine(store_url)
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+            connection.exec_driver_sql("CREATE SCHEMA public")
+        else:
+            for table in [*t.metadata.sorted_tables, "alembic_version"]:
+                connection.exec_driver_sql(f"DROP TABLE {table}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(schemas.__file__).parent / "migrations"))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0005")
+        connection.commit()
+    create_day_partitions(engine, [day])
+    kept = event if engine.dialect.name == "postgresql" else event.replace("-", "")
+    with engine.begin() as connection:
+        insert = "INSERT INTO seen (organisation_id, day, event_id) VALUES (:o, :d, :e)"
+        connection.execute(sa.text(insert), {"o": organisation, "d": day, "e": kept})
+    migrate(engine)
+    with Counting(engine).transaction() as transaction:
+        assert transaction.seen_on_any_day([(organisation, event)]) == {(organisation, event)}
+        assert transaction.add_seen([(organisation, day, event)]) == {(organisation, event)}
     engine.dispose()
 
 
