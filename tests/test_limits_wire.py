@@ -132,30 +132,38 @@ def test_whoever_does_not_wait_any_longer_takes_nobodys_answer() -> None:
 
 def test_an_answer_that_has_come_while_the_loop_was_held_up_is_in_time() -> None:
     listening = socket.create_server(("127.0.0.1", 0))
-    answered = threading.Event()
+    held, answered = threading.Event(), threading.Event()
+    seconds = 1.0
 
     def answer() -> None:
         connection, _ = listening.accept()
         with connection:
             connection.recv(1000)
+            news.send(b"x")
+            held.wait(30)
             connection.sendall(b"+PONG\r\n")
             answered.set()
             connection.recv(1000)
 
+    def hold_up() -> None:
+        told.recv(1)
+        held.set()
+        answered.wait(30)
+        time.sleep(seconds + 0.05)  # the loop's own thread
+
     async def situation() -> bytes:
+        asyncio.get_running_loop().add_reader(told, hold_up)
         wire = await opened(listening.getsockname()[1])
-        asked = asyncio.create_task(wire.ask(0.001, b"PING"))
-        await asyncio.sleep(0)
-        until = time.monotonic() + 0.01
-        while not answered.is_set() or time.monotonic() < until:
-            pass  # holds the loop up
         try:
-            return await asked
+            return await wire.ask(seconds, b"PING")
         finally:
             wire.close()
+            asyncio.get_running_loop().remove_reader(told)
 
+    told, news = socket.socketpair()
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()
-    with listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # which has timers before sockets
+    # Of uvloop's, since there a late timer goes off before a socket is read.
+    with told, news, listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(situation()) == b"PONG"
     thread.join()
