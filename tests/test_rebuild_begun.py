@@ -96,12 +96,17 @@ def test_stopped_between_any_two_batches_it_goes_on_where_it_was(traffic: Traffi
     assert traffic.numbers() == before
 
 
+LONG = 240
+
+
 def settings(traffic: Traffic, **more: Any) -> dict[str, str]:
     return environment({"store_url": traffic.store_url, "log_url": traffic.log_url, "batch_records": 1, **more})
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_real_process_is_ended_and_run_again(traffic: Traffic, tmp_path: Path, number: signal.Signals) -> None:
+    traffic.send(LONG)  # so many that it is still at it when it is ended
+    traffic.count()
     before = traffic.numbers()
     with (tmp_path / "out").open("w") as out:
         process = subprocess.Popen([*PROGRAM, "rebuild"], env=settings(traffic), stdout=out, stderr=out)
@@ -123,7 +128,7 @@ def test_the_real_process_is_ended_and_run_again(traffic: Traffic, tmp_path: Pat
     done = subprocess.run([*PROGRAM, "rebuild"], env=settings(traffic), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "Going on with the rebuild that was begun." in done.stderr
-    assert f"60 records with {traffic.events} events" in done.stdout
+    assert f"{60 + LONG} records with {traffic.events} events" in done.stdout
     assert traffic.numbers() == before
 
 
