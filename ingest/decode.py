@@ -30,10 +30,10 @@ _decoder = msgspec.json.Decoder(EventsRequest)
 _list = msgspec.json.Decoder(Annotated[list[Event], msgspec.Meta(min_length=1, max_length=MAX_EVENTS)])
 _alone = msgspec.json.Decoder(_Alone)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 KNOWN_USERS = 4_096
 """Of which the hash is remembered."""
 KNOWN_PAGES = 1_024
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class UserHasher:
@@ -119,25 +119,27 @@ def envelope(
     request: EventsRequest, organisation: str, environment: str | None, received: int, hasher: UserHasher
 ) -> Envelope:
     """What goes into the log of a valid request. `received` is epoch ms."""
+    people = {event.user_id for event in request.events if event.user_id is not None}  # nearly always one
+    users: dict[str | None, str] = {user: hasher.hash(organisation, user) for user in people}
     return Envelope(
         v=VERSION,
         org=organisation,
         received=received,
         env=environment,
         sent=epoch_ms(request.sent_at),
-        events=[_event(event, organisation, received, hasher) for event in request.events],
+        events=[_event(event, received, users) for event in request.events],
     )
 
 
-def _event(event: Event, organisation: str, received: int, hasher: UserHasher) -> RecordEvent:
-    user, time, url = event.user_id, event.timestamp, event.url
+def _event(event: Event, received: int, users: dict[str | None, str]) -> RecordEvent:
+    time, url = event.timestamp, event.url
     return RecordEvent(
         id=event.id or uuid7(received),
         type=event.event_type,
         flow=event.flow_id,
         step=event.step_id,
         session=event.session_id,
-        user=hasher.hash(organisation, user) if user is not None else None,
+        user=users.get(event.user_id),
         anon=event.anonymous_id,
         name=event.name,
         data=event.data,
@@ -148,7 +150,8 @@ def _event(event: Event, organisation: str, received: int, hasher: UserHasher) -
 
 def epoch_ms(time: datetime | float | None) -> int | None:
     if isinstance(time, datetime):
-        return min(max(0, (time - _EPOCH) // _MILLISECOND), MAX_CLIENT_MS)
+        ms = (time - _EPOCH) // _MILLISECOND
+        return ms if 0 <= ms <= MAX_CLIENT_MS else min(max(0, ms), MAX_CLIENT_MS)
     return int(time) if time is not None else None
 
 

@@ -3,6 +3,7 @@
 import gc
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,9 @@ from service.listen import BACKLOG
 DRAIN_SECONDS = 15
 GARBAGE_OBJECTS = 3_000
 """So many more than were given back, and the collector looks for cycles. A good request makes none; a refusal may."""
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter from another: an acknowledgement of the log waits for it several times."""
 
 
 class _Server(uvicorn.Server):
@@ -66,4 +70,5 @@ def settle() -> None:
 def serve(app: ASGIApp, listener: socket.socket, admin: AdminServer) -> None:
     """Blocks. The listener is closed when it returns."""
     settle()
+    sys.setswitchinterval(SWITCH_SECONDS)
     _Server(config(app), admin).run([listener])
