@@ -47,6 +47,26 @@ def test_the_message_says_what_where_and_what_may_be_done() -> None:
     )
 
 
+def test_batches_of_other_partitions_may_be_weighed_at_the_same_time() -> None:
+    limit = Limit(in_a_row=4)
+    first, second = (limit.weigh(fates("invalid", "invalid", partition=partition)) for partition in (1, 2))
+    limit.keep(first)
+    limit.keep(second)
+    for partition in (1, 2):
+        with pytest.raises(TooMuchPoison, match=r"^4 events in a row"):
+            limit.weigh(fates("invalid", "invalid", partition=partition))
+
+
+def test_batches_that_are_weighed_at_the_same_time_both_count_in_the_share() -> None:
+    limit = Limit(share=0.5)
+    part = WINDOW // 5
+    first, second = limit.weigh(fates("poison", events=2 * part)), limit.weigh(fates(None, events=2 * part))
+    limit.keep(first)
+    limit.keep(second)
+    with pytest.raises(TooMuchPoison, match="of the last"):
+        limit.weigh(fates("poison", events=part))
+
+
 def test_anything_else_in_between_ends_the_row() -> None:
     limit = Limit(in_a_row=3)
     for other in (None, "unknown_flow"):

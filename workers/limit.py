@@ -5,6 +5,7 @@ are unknown, nor events that are too old, nor what the edge refused. Pure.
 """
 
 import math
+import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -46,27 +47,31 @@ class Row(NamedTuple):
         return Row(self.events + events, self.first, self.reasons + Counter({reason: events}))
 
 
-class State(NamedTuple):
-    """What has been seen: the row that each partition ends in, and poison and events of the latest batches."""
+class Weighed(NamedTuple):
+    """A batch: the row that each of its partitions ends in, if any, its poison and its events."""
 
-    rows: Mapping[Partition, Row]
-    batches: Sequence[tuple[int, int]]
+    rows: Mapping[Partition, Row | None]
+    poison: int
+    events: int
 
 
 class Limit:
     """`weigh` a batch before its commit, `keep` the result after it: a batch put off is not counted twice.
 
-    A worker that starts begins to count anew. Without numbers there is no limit.
+    Batches of different partitions may be weighed at the same time. A worker that starts begins to count anew. Without
+    numbers there is no limit.
     """
 
     def __init__(self, in_a_row: float = math.inf, share: float = math.inf) -> None:
         self.in_a_row = in_a_row
         self._share = share
-        self._state = State({}, ())
+        self._rows: dict[Partition, Row | None] = {}
+        self._batches: Sequence[tuple[int, int]] = ()  # poison and events of the latest
+        self._keeping = threading.Lock()
 
-    def weigh(self, fates: Iterable[Fate]) -> State:
+    def weigh(self, fates: Iterable[Fate]) -> Weighed:
         """The fates of a batch's events, in the order of each partition. Raises TooMuchPoison."""
-        rows = dict(self._state.rows)
+        rows: dict[Partition, Row | None] = {}
         reasons: Counter[str] = Counter()
         total = 0
         where = ""
@@ -74,25 +79,29 @@ class Limit:
             total += fate.events
             partition = (fate.topic, fate.partition)
             if fate.reason not in REASONS:
-                rows.pop(partition, None)
+                rows[partition] = None
                 continue
             reasons[fate.reason] += fate.events
-            row = rows.get(partition, Row(0, fate.offset, Counter()))
+            before = rows[partition] if partition in rows else self._rows.get(partition)
+            row = before or Row(0, fate.offset, Counter())
             rows[partition] = row = row.longer(fate.reason, fate.events)
             where = f"{fate.topic}[{fate.partition}] offset {fate.offset}"
             if row.events >= self.in_a_row:
                 what = f"{row.events} events in a row would be set aside ({_listed(row.reasons)})"
                 raise TooMuchPoison(f"{what}, from offset {row.first} to {where}", "ZENSTEP_POISON_IN_A_ROW")
-        batches = _latest([*self._state.batches, (reasons.total(), total)])
+        weighed = Weighed(rows, reasons.total(), total)
+        batches = _latest([*self._batches, (weighed.poison, weighed.events)])
         poison, events = (sum(column) for column in zip(*batches, strict=True))
         if where and events >= WINDOW and poison >= self._share * events:
             what = f"{poison} of the last {events} events would be set aside (lately {_listed(reasons)})"
             raise TooMuchPoison(f"{what}, lately of {where}", "ZENSTEP_POISON_SHARE")
-        return State(rows, batches)
+        return weighed
 
-    def keep(self, state: State) -> None:
+    def keep(self, weighed: Weighed) -> None:
         """The batch that was weighed is committed."""
-        self._state = state
+        with self._keeping:
+            self._rows.update(weighed.rows)
+            self._batches = _latest([*self._batches, (weighed.poison, weighed.events)])
 
 
 def _latest(batches: Iterable[tuple[int, int]]) -> Sequence[tuple[int, int]]:

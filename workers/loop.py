@@ -1,8 +1,8 @@
 """The worker's loop: gather, prepare, write, commit; and what to do when the log or the store is away.
 
-One batch is written on a thread of its own while the next is gathered and prepared here. A partition is given up only
-when nothing is being written, and where a write fails, what was made ready behind it is forgotten and read again. The
-store's offsets are the truth; Kafka's are kept for the lag tools.
+A batch is written on threads of their own, a full one in shares, while the next is gathered and prepared here. A
+partition is given up only when nothing is being written, and where a write fails, what was made ready behind it is
+forgotten and read again. The store's offsets are the truth; Kafka's are kept for the lag tools.
 """
 
 import logging
@@ -20,16 +20,17 @@ from backends.store.engine import ENVIRONMENT_ERRORS
 from backends.store.offsets import AnotherTopic, Offsets
 from service import metrics
 from workers import stops
-from workers.batch import Batches
+from workers.batch import Batches, Prepared
 from workers.limit import Limit
 from workers.stops import STOPS
-from workers.writer import Writer
+from workers.writer import Reached, Writer, Written, shares
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 WRITING_POLL_SECONDS = 0.02  # while a batch is written what comes is gathered, and the next is not kept waiting
 LAG_SECONDS = 1.0
+WRITERS = 3  # while the store works for one, another has what it needs from this process
 BACKOFF = (0.2, 10.0)
 
 
@@ -44,7 +45,9 @@ class Worker:
         limit: Limit | None = None,
     ) -> None:
         self._batches = Batches(engine, limit)
-        self._writer = Writer(self._batches.write)
+        # SQLite has one writer at a time.
+        self._writers = WRITERS if engine.dialect.name == "postgresql" else 1
+        self._writer = Writer(self._batches.write, self._writers)
         self._counting = Counting(engine)
         self._offsets = Offsets(engine)
         self._batch_records = batch_records
@@ -86,24 +89,31 @@ class Worker:
             self._consumer.close()
 
     def _step(self) -> None:
-        prepared = None
+        prepared: list[tuple[Prepared, Reached]] = []
         try:
             batch = self._gather()
             if batch:
                 # Asked after the batch was read: what is the same now was the same then.
                 self._same_topics()
-                prepared = self._batches.prepare(batch, self._ahead)
+                # Where there is not enough for one, two would only cost more.
+                number = self._writers if len(batch) >= self._batch_records else 1
+                prepared = [self._prepare(share) for share in shares(batch, number)]
         except Exception:
             # Nothing of what was gathered is written: read all of it again, behind what is being written.
             self._settle()
             self._rewind()
             raise
-        if self._settle() and prepared is not None:
-            self._ahead |= {TopicPartition(move.topic, move.partition): move.following for move in prepared.moves}
-            self._writer.start(prepared, {TopicPartition(r.topic, r.partition): r.timestamp for r in batch})
+        if self._settle():
+            for share, reached in prepared:
+                self._ahead |= {TopicPartition(move.topic, move.partition): move.following for move in share.moves}
+                self._writer.start(share, reached)
         if time.monotonic() - self._lag_at >= LAG_SECONDS or not batch:
             self._lag_at = time.monotonic()
             self._measure_lag()
+
+    def _prepare(self, share: list[Record]) -> tuple[Prepared, Reached]:
+        reached = {TopicPartition(r.topic, r.partition): r.timestamp for r in share}
+        return self._batches.prepare(share, self._ahead), reached
 
     def _gather(self) -> list[Record]:
         """A batch: what one poll brings, and while another is being written what more comes."""
@@ -122,31 +132,34 @@ class Worker:
         self._gathered += found  # of which the group's callbacks, inside of poll, may have taken some away
 
     def _settle(self) -> bool:
-        """Waits for what is being written. False where it was not, and all of it is read again.
+        """Waits for what is being written. False where not all of it was, and what was not is read again.
 
         Raises what writing it raised, but for a partition that moved on without us.
         """
-        try:
-            written = self._writer.finish()
-        except OffsetMoved as error:
+        done = self._writer.finish()
+        for written in done:
+            if isinstance(written, Written):
+                self._advance(written)
+        errors = [error for error in done if isinstance(error, BaseException)]
+        if errors:
+            self._rewind()
+        for error in errors:
+            if not isinstance(error, OffsetMoved):
+                raise error
             # We were away so long that another worker went on. What it has done is done; ask where it stands.
             metrics.zombie_batches.inc()
             lost = TopicPartition(error.topic, error.partition)
             log.warning("offset moved by another worker", extra={"topic": lost.topic, "partition": lost.partition})
-            self._rewind()
             self._reposition(lost)
-            return False
-        except Exception:
-            self._rewind()
-            raise
-        if written is not None:
-            # A partition that went and came back meanwhile stands where the store said then, or here.
-            offsets = written.offsets.items()
-            held = {tp: max(offset, self._next[tp]) for tp, offset in offsets if tp in self._next}
-            self._next.update(held)
-            self._reached.update({tp: written.reached[tp] for tp in held})
-            self._consumer.commit(held)
-        return True
+        return not errors
+
+    def _advance(self, written: Written) -> None:
+        # A partition that went and came back meanwhile stands where the store said then, or here.
+        offsets = written.offsets.items()
+        held = {tp: max(offset, self._next[tp]) for tp, offset in offsets if tp in self._next}
+        self._next.update(held)
+        self._reached.update({tp: written.reached[tp] for tp in held})
+        self._consumer.commit(held)
 
     def _rewind(self) -> None:
         """Goes back to where the store stands."""
