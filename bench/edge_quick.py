@@ -7,7 +7,7 @@ from bench.edge import fresh
 from bench.edge_measure import Load, ratio, rounds
 from bench.edge_subjects import FASTAPI, OURS, OURS_ALONE, SUBJECTS
 
-ROUNDS = 5
+ROUNDS = 4
 SECONDS = 1.8
 WARM = 1.5
 ORGANISATIONS = 100

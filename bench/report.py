@@ -1,4 +1,4 @@
-"""Puts the tables of bench/results/ into docs/performance.md and README.md, between markers: `python -m bench.report`.
+"""Puts the tables of bench/results/ into docs/performance.md, docs/scale.md and README.md: `python -m bench.report`.
 
 Nobody types a figure. A test holds that what is committed is what is rendered.
 """
@@ -10,12 +10,13 @@ from pathlib import Path
 
 import click
 
+from bench import scale
 from bench.results import FOLDER, Results, Table, read
 
 ROOT = Path(__file__).parents[1]
-PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
+PAGE, SCALE, README = ROOT / "docs" / "performance.md", ROOT / "docs" / "scale.md", ROOT / "README.md"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
-ORDER = ["edge", "worker", "embedded", "growth"]
+ORDER = ["edge", "worker", "freshness", "embedded", "growth"]
 _NUMBER = re.compile(r"[-+]?[\d,.]+( %)?|")
 
 
@@ -60,9 +61,14 @@ def put(text: str, figures: str) -> str:
 
 
 def rendered() -> dict[Path, str]:
-    """Both files as they are to be."""
+    """The files as they are to be."""
     results = found()
-    return {PAGE: put(PAGE.read_text(), page(results)), README: put(README.read_text(), headlines(results))}
+    costs = scale.costs()
+    return {
+        PAGE: put(PAGE.read_text(), page(results)),
+        SCALE: put(SCALE.read_text(), markdown(scale.plan(costs)) if costs is not None else ""),
+        README: put(README.read_text(), headlines(results)),
+    }
 
 
 def _section(results: Results) -> str:

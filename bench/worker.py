@@ -21,7 +21,7 @@ SAID = {
     "bare": "De-duplication ids and counters only",
     "full": "Everything on: sessions, cohorts and sketches too, which the peers leave out",
 }
-NOTE = "Batches of 10,000 events, each one transaction; worker on one core, PostgreSQL and Kafka on the other."
+NOTE = "Batches of 10,000 events; worker on one core, PostgreSQL and Kafka on the other."
 
 
 def rows(figures: Sequence[Figure], versions: Mapping[str, str]) -> list[list[str]]:

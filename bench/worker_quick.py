@@ -6,7 +6,7 @@ from bench.worker_subjects import OURSELVES, PLAIN, QUIX
 from bench.worker_world import world
 
 EVENTS = 50_000
-ROUNDS = 3
+ROUNDS = 2
 JOBS: tuple[Job, ...] = ("bare", "full")
 PEERS = {"plain": PLAIN, "quix": QUIX}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import quick, report, results
+from bench import quick, report, results, scale
 
 
 def file(folder: Path, name: str, *tables: results.Table) -> None:
@@ -50,6 +50,21 @@ def test_figures_are_put_between_the_markers_and_again_without_growing() -> None
     once = report.put(text, "| new |\n")
     assert once == f"before\n{report.BEGIN}\n\n| new |\n\n{report.END}\nafter\n"
     assert report.put(once, "| new |\n") == once
+
+
+def test_cores_at_a_rate_follow_from_what_was_measured() -> None:
+    costs = scale.Costs(request_1=100, request_50=590, worker=30, postgres=20)
+    assert costs.edge(1) == 100
+    assert costs.edge(50) == pytest.approx(590 / 50)
+    assert costs.edge(10) == pytest.approx(190 / 10)
+    (ten_thousand, *_, million) = scale.plan(costs)["rows"]
+    assert ten_thousand == ["10,000", "2", "1", "1", "1", "1"]
+    assert million == ["1,000,000", "200", "38", "24", "60", "40"]
+
+
+def test_there_is_no_plan_before_the_edge_and_the_worker_are_measured(tmp_path: Path) -> None:
+    file(tmp_path, "edge")
+    assert scale.costs(tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["none", report.BEGIN, f"{report.BEGIN}{report.END}{report.BEGIN}"])
