@@ -18,10 +18,11 @@ class _Selector(selectors.DefaultSelector):
     """kafka-python asks it for each socket before every wait, and looks only at whether it raises KeyError."""
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        """The standard one's message has the socket written out, which is a quarter of what that thread costs."""
-        key = self.get_map().get(fileobj)
+        """By its number: of a socket that is not there the standard one has a message written out, twice."""
+        number = fileobj.fileno()
+        key = self.get_map().get(number if number >= 0 else fileobj)  # one that is closed may be there still
         if key is None:
-            raise KeyError(fileobj.fileno())
+            raise KeyError(number)
         return key
 
 
