@@ -30,10 +30,10 @@ _decoder = msgspec.json.Decoder(EventsRequest)
 _list = msgspec.json.Decoder(Annotated[list[Event], msgspec.Meta(min_length=1, max_length=MAX_EVENTS)])
 _alone = msgspec.json.Decoder(_Alone)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 KNOWN_USERS = 4_096
 """Of which the hash is remembered."""
 KNOWN_PAGES = 1_024
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class UserHasher:
