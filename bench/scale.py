@@ -7,13 +7,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from bench.edge_subjects import OURS
 from bench.results import FOLDER, Table, table
+from bench.worker_subjects import OURSELVES
 
 RATES = (10_000, 100_000, 1_000_000)
 PER_REQUEST = (1, 10, 50)
 BUSY = 0.5
 """How much of a core is used in the plan: the rest is for peaks, catching up and the loss of a machine."""
-OURS, OURSELVES = "zenstep edge", "ours"
 
 
 class Costs(NamedTuple):
@@ -35,8 +36,8 @@ def costs(folder: Path = FOLDER) -> Costs | None:
     edge, worker = folder / "edge.json", folder / "worker.json"
     if not (edge.exists() and worker.exists()):
         return None
-    one, fifty = (_edge(json.loads(edge.read_text()), events) for events in (1, 50))
-    full = _full(json.loads(worker.read_text()))
+    of_edge, full = json.loads(edge.read_text()), _full(json.loads(worker.read_text()))
+    one, fifty = _edge(of_edge, 1), _edge(of_edge, 50)
     return Costs(one, fifty, *(median(run[name] for run in full) for name in ("worker_us", "postgres_us")))
 
 
@@ -72,6 +73,6 @@ def _edge(results: Mapping[str, Any], events: int) -> float:
 def _full(results: Mapping[str, Any]) -> Sequence[Mapping[str, float]]:
     for measured in results["measured"]:
         if measured["topic"]["job"] == "full" and measured["topic"]["per_record"] == 10:
-            runs: Sequence[Mapping[str, float]] = measured["runs"][OURSELVES]
+            runs: Sequence[Mapping[str, float]] = measured["runs"][OURSELVES.name]
             return runs
     raise ValueError("the worker was not measured with everything on")
