@@ -3,7 +3,6 @@
 import gc
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,13 +12,11 @@ from starlette.types import ASGIApp
 from service.admin import AdminServer
 from service.connections import BoundedProtocol
 from service.listen import BACKLOG
+from service.threads import take_turns
 
 DRAIN_SECONDS = 15
 GARBAGE_OBJECTS = 3_000
 """So many more than were given back, and the collector looks for cycles. A good request makes none; a refusal may."""
-
-SWITCH_SECONDS = 0.0005
-"""How long a thread may keep the interpreter from another: an acknowledgement of the log waits for it several times."""
 
 
 class _Server(uvicorn.Server):
@@ -70,5 +67,5 @@ def settle() -> None:
 def serve(app: ASGIApp, listener: socket.socket, admin: AdminServer) -> None:
     """Blocks. The listener is closed when it returns."""
     settle()
-    sys.setswitchinterval(SWITCH_SECONDS)
+    take_turns()
     _Server(config(app), admin).run([listener])

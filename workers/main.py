@@ -3,7 +3,6 @@
 import functools
 import logging
 import signal
-import sys
 
 import sqlalchemy as sa
 
@@ -12,13 +11,12 @@ from backends.store.engine import open_engine, ping
 from schemas.topics import Topics
 from service.admin import AdminServer
 from service.settings import Settings
+from service.threads import take_turns
 from workers.limit import Limit
 from workers.loop import Worker
 from workers.stops import STOPS
 
 log = logging.getLogger(__name__)
-
-SWITCH_SECONDS = 0.0005
 
 
 def create(settings: Settings, engine: sa.Engine) -> Worker:
@@ -43,8 +41,7 @@ def run(settings: Settings) -> None:
 
     Raises SystemExit(1) where it stops by itself.
     """
-    # The thread that writes waits for the database a dozen times a batch, and is not to wait for the other one as well.
-    sys.setswitchinterval(SWITCH_SECONDS)
+    take_turns()
     engine = open_engine(settings.store_url)
     worker = create(settings, engine)
     checks = {"worker": lambda: worker.problem, "store": lambda: ping(engine)}
