@@ -5,6 +5,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections import defaultdict, deque
 from concurrent.futures import Future
@@ -72,6 +73,7 @@ class Enqueuer:
         self._under_way = 0
         self._flushed_at = -inf  # by the loop's clock
         self._ended: deque[tuple[_Record, Future[int]]] = deque()  # filled by the log's thread
+        self._thread = 0  # of the loop
         self._told = False  # that there is something in it
         self._acknowledged = metrics.records_acknowledged.labels(topic)
 
@@ -115,6 +117,7 @@ class Enqueuer:
     def _flush(self) -> None:
         """Hands on all that waits."""
         self._next = None
+        self._thread = threading.get_ident()
         loop = asyncio.get_running_loop()
         self._flushed_at = loop.time()
         waiting, self._waiting = self._waiting, defaultdict(list)
@@ -132,11 +135,14 @@ class Enqueuer:
             result.add_done_callback(partial(self._tell, loop, _Record(flight, partition, group)))
 
     def _tell(self, loop: asyncio.AbstractEventLoop, record: _Record, result: Future[int]) -> None:
-        """On the log's thread. The loop is woken once for all that ends before it looks."""
+        """On the log's thread, which may be the loop's. The loop is woken once for all that ends before it looks."""
         self._ended.append((record, result))
         if not self._told:
             self._told = True
-            loop.call_soon_threadsafe(self._finish_ended)
+            if threading.get_ident() == self._thread:
+                loop.call_soon(self._finish_ended)
+            else:
+                loop.call_soon_threadsafe(self._finish_ended)
 
     def _finish_ended(self) -> None:
         self._told = False  # before it looks: what ends from now on tells again

@@ -59,6 +59,7 @@ class Outbound:
 
     def start(self) -> None:
         """From the event loop that serves."""
+        self._producer.attach()
         self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(self._tally.run())]
         if self._outage is not None:
             self._tasks.append(asyncio.create_task(self._outage.flusher.run(self._outage.spooling.stored)))

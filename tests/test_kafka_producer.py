@@ -32,12 +32,11 @@ def ended(records: list["Future[int]"]) -> bool:
 
 
 def senders() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if "kafka-python-producer" in thread.name}
+    return {thread for thread in threading.enumerate() if thread.name == "kafka-log"}
 
 
 @pytest.mark.usefixtures("hasty_delivery")
 def test_records_that_ran_out_of_time_do_not_end_the_producer(private_kafka: Kafka, topic: str) -> None:
-    """kafka-python's own client never sends again after that: it has given up its producer id."""
     producer = open_producer(f"kafka://{private_kafka.servers}")
     try:
         producer.partitions(topic)

@@ -2,11 +2,13 @@
 
 import time
 import uuid
+from collections.abc import Collection
 
 from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from backends.log.kafka_appender import Cluster
 from backends.log.kafka_client import open_client, translated
 from backends.log.protocol import LogError, LogUnavailable, UnknownTopic
 
@@ -49,6 +51,18 @@ class KafkaLogAdmin:
         with translated():
             found = ((t["name"], t.get("topic_id")) for t in self._client.describe_topics())
             return {name: identity for name, given in found if (identity := as_identity(given)) is not None}
+
+    def cluster(self, topics: Collection[str]) -> Cluster:
+        """Who leads the partitions of these topics, as far as somebody does."""
+        with translated():
+            # Both in one answer; `describe_cluster` would want the right to describe the cluster.
+            found = self._client._manager.run(self._client._get_cluster_metadata, list(topics))
+        leaders = {
+            (topic["name"], partition["partition_index"]): partition["leader_id"]
+            for topic in found["topics"]
+            for partition in topic["partitions"]
+        }
+        return Cluster(leaders, {broker["node_id"]: (broker["host"], broker["port"]) for broker in found["brokers"]})
 
     def add_partitions(self, topic: str, total: int) -> bool:
         has = self.topics().get(topic)

@@ -43,7 +43,12 @@ class OffsetOutOfRange(LogError):
 
 
 class Producer(Protocol):
-    """Appends records. Every method may be called from any thread; only the first three block on the network."""
+    """Appends records. Every method may be called from any thread; only `partitions`, `max_record_bytes`, `ping` and
+    `close` block, and `close` not on the thread of the event loop it is attached to.
+    """
+
+    def attach(self) -> None:
+        """From a running event loop, before anything is appended: what can be done on it needs no other thread."""
 
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has. Raises UnknownTopic, LogUnavailable."""
@@ -61,7 +66,8 @@ class Producer(Protocol):
         """Appends one record; the future holds its offset once it is durable, or a LogError.
 
         Never blocks and never raises: what cannot be buffered is a future that has failed with LogUnavailable.
-        Callbacks of the future run on the log's own thread. Records of one partition are appended in call order.
+        Callbacks of the future run on the log's own thread, or that of the loop it is attached to. Records of one
+        partition are appended in call order.
         """
 
     def produce_all(self, topic: str, records: Sequence[tuple[int, bytes]]) -> "list[Future[int]]":

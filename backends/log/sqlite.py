@@ -161,6 +161,9 @@ class SqliteLogProducer:
         self._thread = threading.Thread(target=self._write, name="log-writer", daemon=True)
         self._thread.start()
 
+    def attach(self) -> None:
+        """A disk is waited for on a thread."""
+
     def partitions(self, topic: str) -> int:
         connection = connect(self._path)
         try:

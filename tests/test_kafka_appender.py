@@ -1,0 +1,273 @@
+"""The appender on a real Kafka, with a proxy between them that loses what the network may lose."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing, suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from backends.log import LogUnavailable, RecordTooLarge, TopicPartition, kafka_lane, open_admin, open_reader
+from backends.log import kafka_frames as frames
+from backends.log.kafka_appender import Appender, Cluster
+from chaos.ports import settled_port
+from chaos.proxy import Loop, Proxy
+from tests.working import until
+
+PARTITIONS = 4
+PATIENCE = 30.0
+
+
+class Situation:
+    """A topic, and an appender that reaches it through `proxy` only."""
+
+    def __init__(self, servers: str, proxy: Proxy) -> None:
+        self.servers = servers
+        self.proxy = proxy
+        self.topic = f"a.{uuid.uuid4().hex}"
+        self.limits: dict[str, int] = {}
+        self.make()
+
+    def make(self) -> None:
+        with closing(open_admin(f"kafka://{self.servers}")) as admin:
+            admin.create_topic(self.topic, PARTITIONS, 1)
+
+    def appender(self, patience: float = PATIENCE) -> Appender:
+        def ask(topics: Collection[str]) -> Cluster:
+            leaders = {(topic, partition): 5 for topic in topics for partition in range(PARTITIONS)}
+            return Cluster(leaders, {5: ("127.0.0.1", self.proxy.port)})
+
+        return Appender(ask, self.limits, patience)
+
+    def append(self, appender: Appender, *values: bytes, partition: int = 0) -> list["asyncio.Future[int]"]:
+        made: list[Future[int]] = [Future() for _ in values]
+        appender.append(self.topic, [(partition, value, done) for value, done in zip(values, made, strict=True)])
+        return [asyncio.wrap_future(done) for done in made]
+
+    def there(self, partition: int = 0) -> list[bytes]:
+        """What the log has, asked without the proxy."""
+        found: list[bytes] = []
+        with closing(open_reader(f"kafka://{self.servers}")) as reader:
+            while records := reader.read(TopicPartition(self.topic, partition), len(found), 1000):
+                found += [record.value for record in records]
+        return found
+
+    async def arrived(self, values: Sequence[bytes]) -> None:
+        await asyncio.to_thread(until, lambda: self.there() == list(values))
+
+    def configure(self, **settings: str) -> None:
+        names = {name.replace("_", "."): value for name, value in settings.items()}
+        client = KafkaAdminClient(bootstrap_servers=self.servers)
+        try:
+            client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, self.topic, configs=names)])
+        finally:
+            client.close()
+
+
+@pytest.fixture
+def situation(kafka_servers: str) -> Iterator[Situation]:
+    loop = Loop()
+    proxy = Proxy(loop, settled_port(), int(kafka_servers.rpartition(":")[2]))
+    yield Situation(kafka_servers, proxy)
+    proxy.close()
+    loop.close()
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def within() -> None:
+        await asyncio.wait_for(scenario(), 90)
+
+    asyncio.run(within())
+
+
+def test_offsets_follow_each_other(situation: Situation) -> None:
+    async def scenario() -> None:
+        appender = situation.appender()
+        assert await asyncio.gather(*situation.append(appender, b"a", b"b")) == [0, 1]
+        identity = appender._identity
+        others = situation.append(appender, b"c") + situation.append(appender, b"d", partition=3)
+        assert await asyncio.gather(*others) == [2, 0]
+        assert appender._identity is identity, "the broker did not expect these numbers"
+        await appender.close(5)
+
+    run(scenario)
+    assert situation.there() == [b"a", b"b", b"c"]
+
+
+def test_records_whose_acknowledgement_is_lost_are_appended_once(situation: Situation) -> None:
+    async def scenario() -> None:
+        appender = situation.appender()
+        await asyncio.gather(*situation.append(appender, b"before"))
+        situation.proxy.set("deaf")
+        lost = situation.append(appender, b"a", b"b")
+        await situation.arrived([b"before", b"a", b"b"])
+        behind = situation.append(appender, b"c")
+        situation.proxy.set("cut")
+        situation.proxy.set("pass")
+        assert await asyncio.gather(*lost, *behind) == [1, 2, 3]
+        await appender.close(5)
+
+    run(scenario)
+    assert situation.there() == [b"before", b"a", b"b", b"c"]
+
+
+def test_a_record_that_was_given_up_takes_nothing_from_the_next(situation: Situation) -> None:
+    """The broker has it, under a number; one that came with the same number would be acknowledged and not be there."""
+
+    async def scenario() -> None:
+        appender = situation.appender(patience=2.0)
+        await asyncio.gather(*situation.append(appender, b"before"))
+        situation.proxy.set("deaf")
+        given_up = situation.append(appender, b"given up")
+        await situation.arrived([b"before", b"given up"])
+        with pytest.raises(LogUnavailable):
+            await given_up[0]
+        situation.proxy.set("cut")
+        situation.proxy.set("pass")
+        assert await asyncio.gather(*situation.append(appender, b"next")) == [2]
+        await appender.close(5)
+
+    run(scenario)
+    assert situation.there() == [b"before", b"given up", b"next"]
+
+
+def test_records_keep_their_order_however_often_the_connection_ends(situation: Situation) -> None:
+    async def scenario() -> None:
+        appender = situation.appender()
+        waiting: list[asyncio.Future[int]] = []
+        for number in range(1, 301):
+            for partition in range(PARTITIONS):
+                waiting += situation.append(appender, b"%d" % number, partition=partition)
+            await asyncio.sleep(0)
+            if number % 60 == 0:
+                await asyncio.wait(waiting[-80:], return_when=asyncio.FIRST_COMPLETED)
+                situation.proxy.set("cut")
+                situation.proxy.set("pass")
+        await asyncio.gather(*waiting)
+        await appender.close(5)
+
+    run(scenario)
+    for partition in range(PARTITIONS):
+        assert situation.there(partition) == [b"%d" % number for number in range(1, 301)]
+
+
+def test_a_topic_made_anew_is_appended_to(situation: Situation) -> None:
+    """Its broker has never heard of the numbers that ours has come to."""
+
+    async def scenario() -> None:
+        appender = situation.appender()
+        await asyncio.gather(*situation.append(appender, b"a"), *situation.append(appender, b"b"))
+        await asyncio.to_thread(anew)
+        assert await asyncio.gather(*situation.append(appender, b"c")) == [0]
+        await appender.close(5)
+
+    def anew() -> None:
+        client = KafkaAdminClient(bootstrap_servers=situation.servers)
+        client.delete_topics([situation.topic])
+        client.close()
+        with closing(open_admin(f"kafka://{situation.servers}")) as admin:
+            until(lambda: situation.topic not in admin.topics())
+        until(there_again)
+
+    def there_again() -> bool:
+        with suppress(LogUnavailable):  # its name is not free yet
+            situation.make()
+        with closing(open_admin(f"kafka://{situation.servers}")) as admin:
+            return situation.topic in admin.topics()
+
+    run(scenario)
+    assert situation.there() == [b"c"]
+
+
+def test_numbers_that_the_broker_does_not_expect_are_given_anew(situation: Situation) -> None:
+    async def scenario() -> None:
+        appender = situation.appender()
+        await asyncio.gather(*situation.append(appender, b"a"))
+        appender._lanes[situation.topic, 0]._sequence = 1_000
+        first = situation.append(appender, b"b", b"c")
+        await asyncio.sleep(0)
+        behind = situation.append(appender, b"d")
+        assert await asyncio.gather(*first, *behind) == [1, 2, 3]
+        await appender.close(5)
+
+    run(scenario)
+    assert situation.there() == [b"a", b"b", b"c", b"d"]
+
+
+def test_a_record_that_is_too_large_takes_none_with_it(situation: Situation) -> None:
+    """The topic takes less than it did when it was asked."""
+    situation.configure(max_message_bytes="100000")
+    small = [b"a" * 40_000, b"b" * 40_000, b"c" * 40_000]
+
+    async def scenario() -> None:
+        appender = situation.appender()
+        first, large, second, third = situation.append(appender, small[0], b"x" * 200_000, small[1], small[2])
+        assert await asyncio.gather(first, second, third) == [0, 1, 2]
+        with pytest.raises(RecordTooLarge):
+            await large
+        assert await asyncio.gather(*situation.append(appender, b"after")) == [3]
+        await appender.close(5)
+
+    run(scenario)
+    assert situation.there() == [*small, b"after"]
+
+
+def test_a_batch_is_not_larger_than_its_topic_takes(situation: Situation, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def batch(*given: Any) -> bytes:
+        made = frames.batch(*given)
+        sizes.append(len(made))
+        return made
+
+    monkeypatch.setattr(kafka_lane, "frames", SimpleNamespace(batch=batch))
+    situation.configure(max_message_bytes="100000")
+    situation.limits[situation.topic] = 99_000
+    values = [bytes([65 + number]) * 30_000 for number in range(7)]
+
+    async def scenario() -> None:
+        appender = situation.appender()
+        assert await asyncio.gather(*situation.append(appender, *values)) == list(range(7))
+        await appender.close(5)
+
+    run(scenario)
+    assert situation.there() == values
+    assert 90_000 < max(sizes) <= 99_000
+
+
+def test_what_is_not_acknowledged_when_it_closes_fails(situation: Situation) -> None:
+    async def scenario() -> None:
+        appender = situation.appender()
+        await asyncio.gather(*situation.append(appender, b"a"))
+        situation.proxy.set("black-hole")
+        waiting = situation.append(appender, b"b") + situation.append(appender, b"c")
+        await appender.close(0.2)
+        for one in waiting + situation.append(appender, b"d"):
+            with pytest.raises(LogUnavailable):
+                await one
+
+    run(scenario)
+
+
+def test_a_full_buffer_refuses_and_has_room_again(situation: Situation) -> None:
+    async def scenario() -> None:
+        appender = situation.appender()
+        situation.proxy.set("black-hole")
+        large = situation.append(appender, *[b"x" * 900_000] * 38)
+        refused = [one for one in large if one.done() or await failed(one)]
+        assert len(refused) == 1
+        situation.proxy.set("pass")
+        assert len(await asyncio.gather(*(one for one in large if one not in refused))) == 37
+        await asyncio.gather(*situation.append(appender, b"again"))
+        await appender.close(5)
+
+    async def failed(one: "asyncio.Future[int]") -> bool:
+        await asyncio.sleep(0)
+        return one.done()
+
+    run(scenario)
