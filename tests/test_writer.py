@@ -54,8 +54,8 @@ def test_two_are_written_at_the_same_time_and_one_that_fails_takes_nothing_from_
     st.integers(1, 4),
 )
 def test_shares_have_every_record_once_in_the_order_of_its_partition(places: list[tuple[str, int]], most: int) -> None:
-    batch = [Record(topic, partition, offset, 0, b"") for offset, (topic, partition) in enumerate(places)]
-    made = shares(batch, most)
+    batch = [Record(topic, partition, offset, 0, b"x") for offset, (topic, partition) in enumerate(places)]
+    made = shares(batch, most, 1)
     assert len(made) <= most
     assert all(made)
     numbers = [{record.partition for record in share} for share in made]
@@ -66,6 +66,14 @@ def test_shares_have_every_record_once_in_the_order_of_its_partition(places: lis
     assert sum(map(len, made)) == len(batch)
 
 
-def test_shares_are_of_about_the_same_size() -> None:
-    batch = [Record("t", partition, offset, 0, b"") for partition, n in enumerate((6, 3, 3, 2)) for offset in range(n)]
-    assert sorted(len(share) for share in shares(batch, 3)) == [3, 5, 6]
+def test_shares_are_of_about_the_same_bytes() -> None:
+    sizes = [(0, 600), (1, 300), (2, 100), (2, 200), (3, 200)]
+    batch = [Record("t", partition, offset, 0, b"x" * size) for offset, (partition, size) in enumerate(sizes)]
+    found = [sorted(len(record.value) for record in share) for share in shares(batch, 3, 400)]
+    assert sorted(found) == [[100, 200], [200, 300], [600]]
+
+
+@pytest.mark.parametrize(("size", "number"), [(0, 1), (799, 1), (800, 2), (1200, 3), (9000, 3)])
+def test_a_small_batch_is_not_shared(size: int, number: int) -> None:
+    batch = [Record("t", partition, 0, 0, b"x" * (size // 10 + (partition < size % 10))) for partition in range(10)]
+    assert len(shares(batch, 3, 400)) == number

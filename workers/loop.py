@@ -1,6 +1,6 @@
 """The worker's loop: gather, prepare, write, commit; and what to do when the log or the store is away.
 
-A batch is written on threads of their own, a full one in shares, while the next is gathered and prepared here. A
+A batch is written on threads of their own, a large one in shares, while the next is gathered and prepared here. A
 partition is given up only when nothing is being written, and where a write fails, what was made ready behind it is
 forgotten and read again. The store's offsets are the truth; Kafka's are kept for the lag tools.
 """
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 WRITING_POLL_SECONDS = 0.02  # while a batch is written what comes is gathered, and the next is not kept waiting
 LAG_SECONDS = 1.0
+BATCH_BYTES = 8 * 1024 * 1024  # some 25,000 events; and what one poll brings
 WRITERS = 3  # while the store works for one, another has what it needs from this process
 BACKOFF = (0.2, 10.0)
 
@@ -55,6 +56,7 @@ class Worker:
         self._next: dict[TopicPartition, int] = {}  # where the store is known to stand
         self._ahead: dict[TopicPartition, int] = {}  # where it will stand when what is being written is
         self._gathered: list[Record] = []
+        self._gathered_bytes = 0
         self._reached: dict[TopicPartition, int] = {}
         self._identities: dict[str, str] = {}
         self._lag_at = 0.0
@@ -95,9 +97,7 @@ class Worker:
             if batch:
                 # Asked after the batch was read: what is the same now was the same then.
                 self._same_topics()
-                # Where there is not enough for one, two would only cost more.
-                number = self._writers if len(batch) >= self._batch_records else 1
-                prepared = [self._prepare(share) for share in shares(batch, number)]
+                prepared = [self._prepare(share) for share in shares(batch, self._writers)]
         except Exception:
             # Nothing of what was gathered is written: read all of it again, behind what is being written.
             self._settle()
@@ -118,8 +118,9 @@ class Worker:
     def _gather(self) -> list[Record]:
         """A batch: what one poll brings, and while another is being written what more comes."""
         self._gathered = []
+        self._gathered_bytes = 0
         self._poll(WRITING_POLL_SECONDS if self._writer.busy else POLL_SECONDS)
-        while self._writer.busy and len(self._gathered) < self._batch_records:
+        while self._writer.busy and len(self._gathered) < self._batch_records and self._gathered_bytes < BATCH_BYTES:
             self._poll(WRITING_POLL_SECONDS)
         return [r for r in self._gathered if TopicPartition(r.topic, r.partition) in self._next]
 
@@ -129,6 +130,7 @@ class Worker:
         except OffsetOutOfRange as error:
             # Where the log has the offset after all, it was not itself for a moment.
             raise self._astray() or LogUnavailable(str(error)) from error
+        self._gathered_bytes += sum(len(record.value) for record in found)
         self._gathered += found  # of which the group's callbacks, inside of poll, may have taken some away
 
     def _settle(self) -> bool:

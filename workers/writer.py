@@ -4,10 +4,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from backends.log import Record, TopicPartition
 from workers.batch import Prepared
+
+SHARE_BYTES = 128 * 1024
+"""Some 400 events. Of fewer, what every transaction costs is more than half."""
 
 Reached = Mapping[TopicPartition, int]
 """The time (epoch ms) of the last record of each partition."""
@@ -52,15 +56,25 @@ class Writer:
         self._threads.shutdown()
 
 
-def shares(batch: Sequence[Record], number: int) -> list[list[Record]]:
-    """A batch as at most so many of about the same size, to be written at the same time.
+def shares(batch: Sequence[Record], most: int, least_bytes: int = SHARE_BYTES) -> list[list[Record]]:
+    """A batch as up to so many of about the same size and not less than that, to be written at the same time.
 
     By the partition's number, so that an organisation is in one of them, and in the order of each partition.
     """
     by_partition: defaultdict[int, list[Record]] = defaultdict(list)
     for record in batch:
         by_partition[record.partition].append(record)
-    made: list[list[Record]] = [[] for _ in range(number)]
-    for records in sorted(by_partition.values(), key=len, reverse=True):
-        min(made, key=len).extend(records)
-    return [share for share in made if share]
+    sizes = {partition: sum(len(r.value) for r in records) for partition, records in by_partition.items()}
+    number = max(1, min(most, sum(sizes.values()) // least_bytes))
+    made = [_Share(0, []) for _ in range(number)]
+    for partition in sorted(sizes, key=lambda one: sizes[one], reverse=True):
+        smallest = min(made, key=lambda share: share.size)
+        smallest.size += sizes[partition]
+        smallest.records += by_partition[partition]
+    return [share.records for share in made if share.records]
+
+
+@dataclass(slots=True)
+class _Share:
+    size: int
+    records: list[Record]
