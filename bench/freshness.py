@@ -1,9 +1,10 @@
-"""From the edge's 202 to the store: how long an accepted event takes to be counted, at half of what the worker can do.
+"""From the edge's 202 to the store: how long an accepted event takes to be counted, at half of what can be done.
 
-`python -m bench.freshness`. Markers are single events sent beside the load; each is looked for until the store has it.
+`python -m bench.freshness`. Edge, Kafka, worker and PostgreSQL share the machine, and what they can do is what they
+take in and count together when browsers send as fast as they are answered. Markers are single events sent beside the
+load; each is looked for until the store has it.
 """
 
-import asyncio
 import json
 import random
 import subprocess
@@ -24,12 +25,11 @@ from backends.store.catalog import Catalog, Flow
 from backends.store.engine import open_engine
 from bench import results
 from bench.edge import show
-from bench.processes import cost, pin
+from bench.processes import cost
 from bench.worker_events import Shape, browser, catalogue
-from bench.worker_load import PATH, Plan, event, send
-from bench.worker_run import Runs
-from bench.worker_subjects import COUNTED, OURSELVES, batch_records
-from bench.worker_world import SERVER_CORE, World, world
+from bench.worker_load import PATH, Plan, Sent, event
+from bench.worker_subjects import COUNTED
+from bench.worker_world import World, world
 from schemas import tables as t
 from schemas.limits import MAX_LIMIT
 from tests.processes import Process, role
@@ -40,7 +40,8 @@ CONNECTIONS = 32
 MARKERS_PER_SECOND = 20.0
 LOOK_SECONDS = 0.02
 GIVE_UP_SECONDS = 60.0  # without anything more counted
-EDGE_SHARE = 0.8  # of what the edge can do, where the worker could do more
+WARM_SECONDS = 5.0
+SATURATED_SECONDS = 10.0
 # As pairs: of two lists PostgreSQL would look for every organisation with every id.
 SEEN = """
 SELECT seen.event_id::text FROM unnest(%s::uuid[], %s::uuid[]) AS wanted (organisation_id, event_id)
@@ -55,8 +56,11 @@ class Marker(NamedTuple):
 
 
 class Fresh(NamedTuple):
-    """Events a second that were asked for and that were accepted; seconds until counted; worker's CPU us an event."""
+    """Events a second that can be counted at most, that were to be sent, that were accepted; seconds until counted; the
+    worker's CPU us an event and its MiB.
+    """
 
+    saturation: float | None
     offered: float
     accepted: float
     markers: int
@@ -126,11 +130,10 @@ class Installation(NamedTuple):
 def installation(place: World, shape: Shape) -> Iterator[Installation]:
     empty = shape._replace(events=0)
     database = place.database(shape.organisations)
-    settings = place.settings(empty, database) | {"user_hash_secret": SECRET, "batch_records": batch_records(shape)}
+    settings = place.settings(empty, database) | {"user_hash_secret": SECRET}
     store = str(settings["store_url"])
     keys = make_keys(store, shape.organisations)
     with role("edge", settings, place.folder) as edge, role("worker", settings, place.folder) as worker:
-        pin(worker.process.pid, SERVER_CORE)
         yield Installation(edge, worker, store, keys)
 
 
@@ -147,38 +150,56 @@ def make_keys(store: str, organisations: int) -> list[str]:
 
 
 def measure(place: World, shape: Shape, rate: float | None, seconds: float) -> Fresh:
-    """At `rate` events a second, or half of the worker's saturation, found on a filled topic first."""
-    wanted = rate or Runs(place).measure(OURSELVES, shape).events_per_second / 2
+    """At `rate` events a second, or half of what can be counted."""
     flows = catalogue(shape.organisations)
     with installation(place, shape) as (edge, worker, store, keys):
         port = int(edge.base.rpartition(":")[2])
-        plan = Plan(port, keys, shape.organisations, PER_REQUEST, CONNECTIONS, 0.0, 5.0)
-        warm = asyncio.run(send(plan))
-        offered = wanted if rate else min(wanted, EDGE_SHARE * warm.events / warm.seconds)
-        _settle(store, warm.events)
+        plan = Plan(port, keys, shape.organisations, PER_REQUEST, CONNECTIONS, 0.0, WARM_SECONDS)
+        sent_before = _load(plan).events
+        _settle(store, sent_before)
+        saturation = None
+        if rate is None:
+            begun = time.monotonic()
+            events = _load(plan._replace(seconds=SATURATED_SECONDS)).events
+            sent_before += events
+            _settle(store, sent_before)
+            saturation = events / (time.monotonic() - begun)
+            rate = saturation / 2
         before = cost(worker.process.pid)
-        command = [sys.executable, "-m", "bench.worker_load"]
-        requests = offered / PER_REQUEST
+        requests = rate / PER_REQUEST
         connections = max(1, min(CONNECTIONS, int(requests)))  # one that is idle for long is closed by the edge
         order = plan._replace(connections=connections, rate=requests, seconds=seconds)
-        load = subprocess.Popen([*command, json.dumps(order._asdict())], stdout=subprocess.PIPE, text=True)
+        load = _loading(order)
         markers = Markers(edge.base, store, keys, flows)
         try:
             markers.run(seconds)
-            output, _ = load.communicate(timeout=60)
-            if load.returncode != 0:
-                raise click.ClickException("the load has failed")
-            sent = json.loads(output)
-            _settle(store, warm.events + sent["events"] + len(markers.delays))
+            sent = _sent(load)
+            _settle(store, sent_before + sent.events + len(markers.delays))
             after = cost(worker.process.pid)
         finally:
             load.kill()
             markers.close()
     delays = sorted(markers.delays)
     p50, p95, p99 = (delays[int(q * (len(delays) - 1))] for q in (0.5, 0.95, 0.99))
-    spent = (after.cpu - before.cpu) / (sent["events"] + len(delays)) * 1e6
-    accepted = sent["events"] / sent["seconds"]
-    return Fresh(offered, accepted, len(delays), p50, p95, p99, delays[-1], spent, after.rss / 2**20)
+    spent = (after.cpu - before.cpu) / (sent.events + len(delays)) * 1e6
+    accepted = sent.events / sent.seconds
+    return Fresh(saturation, rate, accepted, len(delays), p50, p95, p99, delays[-1], spent, after.rss / 2**20)
+
+
+def _loading(plan: Plan) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "bench.worker_load", json.dumps(plan._asdict())]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def _sent(load: "subprocess.Popen[str]") -> Sent:
+    output, _ = load.communicate(timeout=60)
+    if load.returncode != 0:
+        raise click.ClickException("the load has failed")
+    return Sent(**json.loads(output))
+
+
+def _load(plan: Plan) -> Sent:
+    return _sent(_loading(plan))
 
 
 def _settle(store: str, events: int) -> None:
@@ -198,26 +219,30 @@ def _settle(store: str, events: int) -> None:
 
 
 def table(shape: Shape, fresh: Fresh) -> results.Table:
-    cells = [f"{fresh.offered:,.0f}", f"{fresh.accepted:,.0f}", f"{fresh.markers:,}"]
+    cells = [
+        f"{fresh.saturation:,.0f}" if fresh.saturation else "",
+        f"{fresh.offered:,.0f}",
+        f"{fresh.accepted:,.0f}",
+        f"{fresh.markers:,}",
+    ]
     cells += [f"{seconds * 1000:.0f}" for seconds in (fresh.p50, fresh.p95, fresh.p99, fresh.most)]
     cells += [f"{fresh.worker_us:.1f}", f"{fresh.worker_rss:.0f}"]
-    columns = ["events/s offered", "accepted", "markers", "p50 ms", "p95 ms", "p99 ms", "most ms"]
+    columns = ["events/s at most", "offered", "accepted", "markers", "p50 ms", "p95 ms", "p99 ms", "most ms"]
     columns += ["worker CPU us/event", "worker RSS MiB"]
     note = f"Everything on, {shape.organisations:,} organisations, {shape.partitions} partitions, requests of "
-    note += f"{PER_REQUEST} events. Worker on one core; edge, load, Kafka and PostgreSQL together on the other."
+    note += f"{PER_REQUEST} events. Edge, worker, Kafka, PostgreSQL and the load share the machine's cores."
     return results.table("From acceptance to the store", columns, [cells], note)
 
 
 @click.command()
-@click.option("--rate", type=float, help="Events a second, instead of half of the worker's saturation.")
+@click.option("--rate", type=float, help="Events a second, instead of half of what can be counted.")
 @click.option("--seconds", default=60.0, show_default=True)
-@click.option("--events", default=200_000, show_default=True, help="Of the topic that saturation is measured on.")
 @click.option("--organisations", default=200, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON of the run, such as bench/results/freshness.json.")
-def main(rate: float | None, seconds: float, events: int, organisations: int, out: Path | None) -> None:
+def main(rate: float | None, seconds: float, organisations: int, out: Path | None) -> None:
     """Measure the time from 202 to the store under a steady load."""
-    shape = Shape("full", events, organisations=organisations)
-    with world() as place:
+    shape = Shape("full", 0, organisations=organisations)
+    with world(apart=False) as place:
         fresh = measure(place, shape, rate, seconds)
     made = table(shape, fresh)
     show(Console(width=160), made)

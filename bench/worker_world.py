@@ -27,11 +27,12 @@ EMPTY = Shape(events=0)
 
 
 class World:
-    """Kafka and PostgreSQL, and what is in them."""
+    """Kafka and PostgreSQL, and what is in them; where they are `apart`, not on the core of what is measured."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, apart: bool = True) -> None:
         folder.chmod(0o755)
-        pin(os.getpid(), REST_CORE)  # the servers inherit it
+        if apart:
+            pin(os.getpid(), REST_CORE)  # the servers inherit it
         self.folder = folder
         for name in ("kafka", "postgres"):
             (folder / name).mkdir(mode=0o755)
@@ -101,11 +102,11 @@ class World:
 
 
 @contextmanager
-def world() -> Iterator[World]:
+def world(apart: bool = True) -> Iterator[World]:
     """Ended with the block; SIGTERM ends the block as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="zenstep-bench-", ignore_cleanup_errors=True) as folder:
-        made = World(Path(folder))
+        made = World(Path(folder), apart)
         try:
             yield made
         finally:
