@@ -10,7 +10,7 @@ import msgspec
 
 from ingest import problems
 from schemas.events import MAX_DATA_DEPTH, MAX_EVENTS, Event, EventsRequest
-from schemas.ids import are_uuids
+from schemas.ids import are_lower_uuids, are_uuids
 
 _Id = Annotated[str, msgspec.Meta(min_length=36, max_length=36)]
 _Text128 = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -56,11 +56,12 @@ def quick(body: bytes) -> EventsRequest | None:
     if (len(ids), len(flows), len(steps)) != (body.count(b'"id"'), body.count(b'"flowId"'), body.count(b'"stepId"')):
         return None
     found = ids + flows + steps
-    if not are_uuids(found) or not all(map(whole, events)):
+    in_lower_case = are_lower_uuids(found)
+    if not (in_lower_case or are_uuids(found)) or not all(map(whole, events)):
         return None
     if body.count(b"{") + body.count(b"[") > MAX_DATA_DEPTH + len(events) and any(map(too_deep, events)):
         return None
-    if not "".join(found).islower():
+    if not in_lower_case:
         lower(request)
     return request
 

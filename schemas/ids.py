@@ -11,7 +11,8 @@ NIL = "00000000-0000-0000-0000-000000000000"
 KEY_LENGTH = 32
 
 _uuid = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_HEX = b"0123456789abcdefABCDEF"
+_uuids = re.compile(rf"(?:{_uuid.pattern})*")
+_lower_uuids = re.compile(_uuids.pattern.replace("A-F", ""))
 _key = re.compile(r"[A-Za-z0-9]{32}")
 
 
@@ -21,11 +22,13 @@ def is_uuid(text: str) -> bool:
 
 
 def are_uuids(texts: Sequence[str]) -> bool:
-    """As `is_uuid` of each, at a fraction of the cost. Each has to have 36 characters."""
-    joined, count = "".join(texts), len(texts)
-    if not joined.isascii() or joined.encode().translate(None, _HEX) != b"-" * (4 * count):
-        return False
-    return all(joined[at::36] == "-" * count for at in (8, 13, 18, 23))
+    """As `is_uuid` of each, with one search for all. Each has to have 36 characters."""
+    return _uuids.fullmatch("".join(texts)) is not None
+
+
+def are_lower_uuids(texts: Sequence[str]) -> bool:
+    """Whether they are as they travel. Each has to have 36 characters."""
+    return _lower_uuids.fullmatch("".join(texts)) is not None
 
 
 def is_snippet_key(text: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -135,26 +136,27 @@ class Cycle:
         self._complete()
 
     def _head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        headers = list(headers)
-        by_name = dict(headers)
-        length, connection = by_name.get(b"content-length"), by_name.get(b"connection")
+        length = connection = None
+        lines = [STATUS_LINES[status]]
+        for header in headers:
+            lines.append(_line(header))
+            if header[0] == b"content-length":
+                length = header[1]
+            elif header[0] == b"connection":
+                connection = header[1]
         if length is not None:
             self._left = int(length)
         elif self.scope["method"] != "HEAD" and status not in BODILESS:
             self._chunked = True
-            headers.append((b"transfer-encoding", b"chunked"))
+            lines.append(b"transfer-encoding: chunked\r\n")
         if connection == b"close":
             self.keep_alive = False
         elif not self.keep_alive:
-            headers.append((b"connection", b"close"))
-        lines = b"\r\n".join(map(b": ".join, headers))
-        breaks = len(headers) - 1 if headers else 0
-        if lines.count(b"\n") != breaks or lines.count(b"\r") != breaks or b"\0" in lines:
-            self.response_started = False
-            raise RuntimeError("a header has a line break in it")
-        return b"%b%b\r\n\r\n" % (STATUS_LINES[status], lines) if lines else STATUS_LINES[status] + b"\r\n"
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        return b"".join(lines)
 
     def _send_body(self, body: bytes, more: bool) -> None:
         write = self._connection.transport.write
@@ -186,6 +188,14 @@ class Cycle:
         body = b'{"error":"Internal server error"}'
         described = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await self.answer(500, [*described, (b"connection", b"close")], body)
+
+
+@lru_cache(1024)  # most are the same in every answer
+def _line(header: tuple[bytes, bytes]) -> bytes:
+    line = b"%b: %b" % header
+    if b"\n" in line or b"\r" in line or b"\0" in line:
+        raise RuntimeError("a header has a line break in it")
+    return line + b"\r\n"
 
 
 def direct(send: Send) -> Cycle | None:
