@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from backends.log import TopicPartition, open_admin, open_reader
 from backends.store.accounts import Accounts
-from backends.store.migrate import DAYS_AHEAD, create_day_partitions
+from backends.store.days import DAYS_AHEAD, create_day_partitions
 from backends.store.retention import Busy, Retention
 from cli.output import command, json_option, show, store
 from schemas.topics import Topics

@@ -19,7 +19,7 @@ from readers import analytics, export, ranges
 from readers.analytics import Cells
 from readers.cors import Cors
 from readers.endpoint import Asked, Gate, Refusal, route
-from readers.jwks import KeysAway
+from readers.keys import KeysAway
 from readers.ranges import BadRange, Interval, Problem, Range, Span, spans, spans_of
 from readers.tokens import TokenVerifier, Unauthorized
 from schemas import tables as t

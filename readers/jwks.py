@@ -11,6 +11,7 @@ import httpx
 import jwt
 import orjson
 
+from readers.keys import KeysAway, UnknownKey
 from service import metrics
 from service.settings import SettingsError
 
@@ -20,14 +21,6 @@ MAX_DOCUMENT_BYTES = 256 * 1024
 FETCH_SECONDS = 5.0
 FRESH_SECONDS = 600.0
 REFETCH_SECONDS = 15.0  # a flood of unknown key ids fetches no more often, and delays a new key by no more
-
-
-class UnknownKey(Exception):
-    """The document has no such key."""
-
-
-class KeysAway(Exception):
-    """The document cannot be had, so whether there is such a key cannot be told."""
 
 
 class JwksKeys:

@@ -1,12 +1,12 @@
 """Session tokens, as Supabase issues them. The algorithm comes from the settings, never from the token."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jwt
 
-from readers.jwks import JwksKeys, UnknownKey
+from readers.keys import Keys, UnknownKey
 from schemas.ids import is_uuid
 from service import metrics
 from service.settings import Settings
@@ -16,9 +16,6 @@ AUDIENCE = "authenticated"
 # How far `nbf` and `iat` may lie ahead: a token is used the moment it is issued, and two machines' clocks differ (our
 # decision). `exp` has no such slack: an expired token is a 401 (documented).
 EARLY_SECONDS = 5.0
-
-Keys = Callable[[str | None], Awaitable[Any]]
-"""Gives the key for a `kid`. Raises UnknownKey, KeysAway."""
 
 
 class Unauthorized(Exception):
@@ -83,6 +80,8 @@ def from_settings(settings: Settings) -> TokenVerifier:
     if settings.jwt_algorithm == "HS256":
         keys = _Secret(settings.require("jwt_secret"))
     else:
+        from readers.jwks import JwksKeys  # an HTTP client is a tenth of a second, and 15 MiB
+
         keys = JwksKeys(settings.require("jwks_url"), settings.jwt_algorithm)
     return TokenVerifier(settings.jwt_algorithm, keys, settings.jwt_issuer)
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from readers import jwks
-from readers.jwks import FRESH_SECONDS, REFETCH_SECONDS, JwksKeys, KeysAway, UnknownKey
+from readers.jwks import FRESH_SECONDS, REFETCH_SECONDS, JwksKeys
+from readers.keys import KeysAway, UnknownKey
 from service.settings import SettingsError
 from tests.issuer import Jwks, SigningKey, serving_jwks
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from backends.store.migrate import create_day_partitions
+from backends.store.days import create_day_partitions
 from backends.store.rebuild import RebuildError, open_beside
 from tests.rebuilding import Traffic
 from workers.rebuild import Interrupted

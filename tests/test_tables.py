@@ -10,8 +10,9 @@ from alembic.runtime.migration import MigrationContext
 
 import schemas
 from backends.store.counting import Counting
+from backends.store.days import create_day_partitions
 from backends.store.engine import open_engine
-from backends.store.migrate import create_day_partitions, migrate
+from backends.store.migrate import migrate
 from schemas import tables as t
 
 

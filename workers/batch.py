@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from backends.log import Record, TopicPartition
 from backends.store.catalog import Catalog
 from backends.store.counting import Counting, Move, OffsetMoved, Transaction
+from backends.store.days import create_day_partitions
 from backends.store.engine import ENVIRONMENT_ERRORS
-from backends.store.migrate import create_day_partitions
 from schemas import tables as t
 from service import metrics
 from workers import accounting, clock, items, small

@@ -21,7 +21,7 @@ from ingest.answers import Headers, Refusal
 from ingest.body import MAX_BODY_BYTES, read_body
 from ingest.decode import decode
 from ingest.keys import find_key
-from readers import jwks
+from readers import jwks, keys
 from readers.tokens import TokenVerifier, Unauthorized
 from schemas.ids import is_snippet_key, is_uuid
 from tests.bodies import body, custom, read, sealed, view
@@ -94,7 +94,7 @@ def _public(document: bytes) -> Callable[[str | None], Any]:
 
     async def find(kid: str | None) -> Any:
         if kid not in found:
-            raise jwks.UnknownKey
+            raise keys.UnknownKey
         return found[kid]
 
     return find
