@@ -1,6 +1,7 @@
 """The appender on a real Kafka, with a proxy between them that loses what the network may lose."""
 
 import asyncio
+import struct
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import NotLeaderForPartitionError
+from kafka.protocol.producer import ProduceRequest, ProduceResponse
 
 from backends.log import LogUnavailable, RecordTooLarge, TopicPartition, kafka_lane, open_admin, open_reader
 from backends.log import kafka_frames as frames
@@ -134,6 +137,52 @@ def test_a_record_that_was_given_up_takes_nothing_from_the_next(situation: Situa
 
     run(scenario)
     assert situation.there() == [b"before", b"given up", b"next"]
+
+
+async def former_leader(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Gives an identity, and of every batch says that another broker leads its partition."""
+    while True:
+        (length,) = struct.unpack(">i", await reader.readexactly(4))
+        request = await reader.readexactly(length)
+        api, version, correlation = struct.unpack_from(">hhi", request)
+        if api == frames.PRODUCE:
+            sent = ProduceRequest.decode(request, version=version, header=True)
+            topics = [
+                {
+                    "name": topic.name,
+                    "partition_responses": [
+                        {"index": one.index, "error_code": NotLeaderForPartitionError.errno, "base_offset": -1}
+                        for one in topic.partition_data
+                    ],
+                }
+                for topic in sent.topic_data
+            ]
+            answer = ProduceResponse(version=version, responses=topics).encode(version=version)
+        else:
+            answer = struct.pack(">ihqh", 0, 0, 4_711, 0)
+        writer.write(struct.pack(">ii", len(answer) + 4, correlation) + answer)
+
+
+def test_a_partition_that_is_led_by_another_broker_by_now_is_appended_to_there(situation: Situation) -> None:
+    """On a real Kafka that takes three of them, and somebody to end one."""
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(former_leader, "127.0.0.1", 0)
+        ports = [server.sockets[0].getsockname()[1], situation.proxy.port]
+        asked: list[int] = []
+
+        def ask(topics: Collection[str]) -> Cluster:
+            asked.append(min(len(asked), 1))  # the second time it is known
+            return Cluster({(situation.topic, 0): asked[-1]}, {asked[-1]: ("127.0.0.1", ports[asked[-1]])})
+
+        appender = Appender(ask, {}, PATIENCE)
+        assert await asyncio.gather(*situation.append(appender, b"a", b"b")) == [0, 1]
+        assert asked == [0, 1]
+        await appender.close(5)
+        server.close()
+
+    run(scenario)
+    assert situation.there() == [b"a", b"b"]
 
 
 def test_records_keep_their_order_however_often_the_connection_ends(situation: Situation) -> None:
