@@ -1,7 +1,10 @@
 """The tables: what distributes them, and that the migrations make what the code believes in."""
 
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -11,8 +14,9 @@ from alembic.runtime.migration import MigrationContext
 import schemas
 from backends.store.counting import Counting
 from backends.store.days import create_day_partitions
-from backends.store.engine import open_engine
+from backends.store.engine import ENVIRONMENT_ERRORS, copy, open_engine
 from backends.store.migrate import migrate
+from backends.store.rows import seen_rows
 from schemas import tables as t
 
 
@@ -60,3 +64,32 @@ def test_ids_of_an_older_release_are_known_after_its_migration(store_url: str) -
 def _described(item: object, name: str | None, kind: str, *_: object) -> bool:
     """All but the partitions of `seen`, which are made as days come."""
     return not (kind == "table" and name is not None and name.startswith("seen_"))
+
+
+def test_copied_ids_are_read_back_and_what_fails_is_told_as_of_any_statement(postgres_url: str) -> None:
+    engine = open_engine(postgres_url)
+    organisation, names = str(uuid.uuid4()), ("organisation_id", "day", "event_id")
+    ids = [(organisation, day, str(uuid.uuid4())) for day in (20_000, 20_001)]
+    create_day_partitions(engine, [20_000, 20_001])
+
+    def enter(given: list[tuple[str, int, str]], before: Callable[[sa.Connection], object] = lambda _: None) -> None:
+        with engine.begin() as connection:
+            before(connection)
+            copy(connection, t.seen, names, seen_rows(given))
+
+    def end(connection: sa.Connection) -> None:
+        backend = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar()
+        with engine.begin() as other:
+            other.execute(sa.text("SELECT pg_terminate_backend(:backend, 5000)"), {"backend": backend})
+
+    enter(ids)
+    with engine.begin() as connection:
+        found = connection.execute(sa.select(*(t.seen.c[name] for name in names)).order_by(t.seen.c.day))
+        assert [tuple(row) for row in found] == ids
+    with pytest.raises(sa.exc.IntegrityError):
+        enter(ids[:1])
+    with pytest.raises(sa.exc.IntegrityError):
+        enter([(organisation, 12_345, str(uuid.uuid4()))])
+    with pytest.raises(ENVIRONMENT_ERRORS):
+        enter([(organisation, 20_000, str(uuid.uuid4()))], before=end)
+    engine.dispose()

@@ -1,6 +1,7 @@
 """Opens the store. The one place that knows which database it is; all else speaks SQLAlchemy Core to either."""
 
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 import psycopg
@@ -101,6 +102,25 @@ def _sorted_out(context: sa.engine.ExceptionContext) -> BaseException | None:
     sorted_out = kind(context.statement, None, original, hide_parameters=True)
     sorted_out.connection_invalidated = error.connection_invalidated
     return sorted_out
+
+
+def copy(connection: sa.Connection, table: sa.Table, columns: Iterable[str], rows: bytes) -> None:
+    """Enters rows in the binary form of PostgreSQL's COPY, which looks for none of them and logs a page at once.
+
+    SQLAlchemy has no way to it, so its errors are told here as it would tell them.
+    """
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    statement = f"COPY {table.name} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement.encode()) as stream:
+            stream.write(rows)
+    except psycopg.Error as error:
+        if is_environment(error):
+            kind: type[sa.exc.DBAPIError] = sa.exc.OperationalError
+        else:
+            kind = sa.exc.IntegrityError if isinstance(error, psycopg.IntegrityError) else sa.exc.DataError
+        raise kind(statement, None, error, hide_parameters=True) from error
 
 
 def _sqlite(url: str) -> sa.Engine:

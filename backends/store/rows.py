@@ -37,6 +37,15 @@ def parameters(dialect: str, columns: Columns, rows: Sequence[Sequence[Any]]) ->
     return {"given": orjson.dumps(rows if isinstance(rows, list) else list(rows), default=bytes.hex).decode()}
 
 
+def seen_rows(ids: Iterable[tuple[str, int, str]]) -> bytes:
+    """Rows of `seen`, organisation, day and event id, as PostgreSQL's COPY reads them in binary.
+
+    Each value after its length, all of it in hex until the end: that is the least to be done for each.
+    """
+    rows = [f"000300000010{organisation}00000004{day:08x}00000010{event}" for organisation, day, event in ids]
+    return b"PGCOPY\n\xff\r\n\0" + bytes(8) + bytes.fromhex("".join(rows).replace("-", "")) + b"\xff\xff"
+
+
 def _arrays(columns: Columns) -> sa.FromClause:
     arrays, names = [], []
     for column in columns:
