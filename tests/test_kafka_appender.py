@@ -15,7 +15,15 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import NotLeaderForPartitionError
 from kafka.protocol.producer import ProduceRequest, ProduceResponse
 
-from backends.log import LogUnavailable, RecordTooLarge, TopicPartition, kafka_lane, open_admin, open_reader
+from backends.log import (
+    LogUnavailable,
+    RecordTooLarge,
+    TopicPartition,
+    kafka_appender,
+    kafka_lane,
+    open_admin,
+    open_reader,
+)
 from backends.log import kafka_frames as frames
 from backends.log.kafka_appender import Appender, Cluster
 from chaos.ports import settled_port
@@ -301,6 +309,29 @@ def test_what_is_not_acknowledged_when_it_closes_fails(situation: Situation) -> 
                 await one
 
     run(scenario)
+
+
+def test_a_broker_is_not_sent_more_than_it_can_answer_in_time(
+    situation: Situation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_appender, "MAX_UNANSWERED_BYTES", 2_000_000)  # reached by three of the partitions
+    values, numbers = [b"x" * 900_000] * 2, range(PARTITIONS)
+
+    async def scenario() -> None:
+        appender = situation.appender()
+        await asyncio.gather(*(one for n in numbers for one in situation.append(appender, b"a", partition=n)))
+        situation.proxy.set("deaf")
+        waiting = [one for n in numbers for one in situation.append(appender, *values, partition=n)]
+        await asyncio.to_thread(until, lambda: sum(len(situation.there(n)) for n in numbers) >= PARTITIONS + 3)
+        (connection,) = appender._connections.values()
+        assert 2_000_000 < connection.unanswered_bytes < 3_000_000
+        situation.proxy.set("cut")
+        situation.proxy.set("pass")
+        await asyncio.gather(*waiting)
+        await appender.close(5)
+
+    run(scenario)
+    assert [len(situation.there(n)) for n in numbers] == [3] * PARTITIONS
 
 
 def test_a_full_buffer_refuses_and_has_room_again(situation: Situation) -> None:

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 MAX_BUFFERED_BYTES = 32 * 1024 * 1024
 MAX_BATCH_BYTES = 512 * 1024
+MAX_UNANSWERED_BYTES = 4 * 1024 * 1024
+"""Of a broker. Its answer is to come in time over a slow connection too; when that many are out, the others wait."""
 REPLICATE_MS = 3_000  # the broker answers by then, before its answer is too late for us
 PAUSE = (0.1, 1.0)  # between attempts to get what sending lacks
 
@@ -113,6 +115,7 @@ class Appender:
         """Each broker one request of all that can be sent to it."""
         self._scheduled = False
         ready: defaultdict[Connection, list[Batch]] = defaultdict(list)
+        sizes: defaultdict[Connection, int] = defaultdict(int)
         now = time.time_ns() // 1_000_000
         lacking = False
         for lane in list(self._wanting):
@@ -123,9 +126,13 @@ class Appender:
             if connection is None or self._identity is None:
                 lacking = True
                 continue
+            if connection.unanswered_bytes + sizes[connection] > MAX_UNANSWERED_BYTES:
+                continue  # until an answer comes
             del self._wanting[lane]
             most = min(MAX_BATCH_BYTES, self._limits.get(lane.topic, MAX_BATCH_BYTES))
-            ready[connection].append(lane.next(self._identity, most, now))
+            batch = lane.next(self._identity, most, now)
+            ready[connection].append(batch)
+            sizes[connection] += len(batch.content)
         for connection, batches in ready.items():
             topics: defaultdict[str, list[tuple[int, bytes]]] = defaultdict(list)
             for batch in batches:

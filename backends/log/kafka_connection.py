@@ -4,7 +4,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 from backends.log import kafka_frames as frames
 
@@ -15,6 +15,13 @@ Answered = Callable[[bytes | None], None]
 """Told what came back, or None where the connection ended before."""
 
 
+class _Waiting(NamedTuple):
+    correlation: int
+    size: int
+    answered: Answered
+    late: asyncio.TimerHandle
+
+
 class Connection(asyncio.Protocol):
     """`lost` is told once, when it has ended. One whose answer is late is given up, and all that waits on it."""
 
@@ -23,8 +30,9 @@ class Connection(asyncio.Protocol):
         self._lost = lost
         self._transport: asyncio.Transport | None = None
         self._correlation = 0
-        self._waiting: deque[tuple[int, Answered, asyncio.TimerHandle]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._received = b""
+        self.unanswered_bytes = 0  # of the requests whose answers are still to come
 
     def request(self, api: int, version: int, body: bytes, answered: Answered) -> None:
         """`answered` is not told before this has returned."""
@@ -34,7 +42,8 @@ class Connection(asyncio.Protocol):
             return
         self._correlation = (self._correlation + 1) & 0x7FFFFFFF
         late = loop.call_later(self._patience, self.abort)
-        self._waiting.append((self._correlation, answered, late))
+        self._waiting.append(_Waiting(self._correlation, len(body), answered, late))
+        self.unanswered_bytes += len(body)
         self._transport.write(frames.frame(api, version, self._correlation, body))
 
     def abort(self) -> None:
@@ -55,12 +64,13 @@ class Connection(asyncio.Protocol):
                 return
             if len(received) - at < 4 + length:
                 break
-            if not self._waiting or self._waiting[0][0] != correlation:
+            if not self._waiting or self._waiting[0].correlation != correlation:
                 self.abort()
                 return
-            _, answered, late = self._waiting.popleft()
-            late.cancel()
-            answered(received[at + _HEAD.size : at + 4 + length])
+            waiting = self._waiting.popleft()
+            self.unanswered_bytes -= waiting.size
+            waiting.late.cancel()
+            waiting.answered(received[at + _HEAD.size : at + 4 + length])
             at += 4 + length
         self._received = received[at:]
 
@@ -68,6 +78,6 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._lost(self)
         waiting, self._waiting = self._waiting, deque()
-        for _, answered, late in waiting:
-            late.cancel()
-            answered(None)
+        for one in waiting:
+            one.late.cancel()
+            one.answered(None)
