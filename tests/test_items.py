@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tests.worlds import NOW, envelope, event, new_id
 from workers import clock
-from workers.items import Item
+from workers.items import Item, date
 
 ORGANISATION = "0" * 8 + "-0000-4000-8000-" + "0" * 12
 around = st.integers(-9 * clock.DAY, 9 * clock.DAY) | st.integers(-2 * clock.MINUTE, 2 * clock.MINUTE)
@@ -18,6 +18,6 @@ def test_however_the_clocks_differ(time: int | None, sent: int | None, received:
     line = envelope(ORGANISATION, one, received=received, sent=sent)
     whole = ("t", 0, 0, 0, -1)
     item = Item((ORGANISATION, "t", 0), whole, 0, ORGANISATION, new_id(), line, one, None, None, time, sent)  # type: ignore[arg-type]
-    item.date()
+    date([item])
     assert (item.at, item.clamped, item.too_old) == clock.happened(time, received, sent)
     assert (item.day, item.everywhere) == clock.memory(item.id, time, received)

@@ -25,10 +25,11 @@ class Written(NamedTuple):
     late: int = 0
 
 
-def outcomes_of(accepted: Iterable[Item], new: Iterable[Item]) -> Outcomes:
-    """Counted where the id was new, else duplicate."""
+def outcomes_of(accepted: Sequence[Item], new: Sequence[Item]) -> Outcomes:
+    """Counted where the id was new, else duplicate. `new` are some of the accepted."""
     outcomes: Outcomes = Counter()
-    consumed, counted = (Counter([item.account for item in items]) for items in (accepted, new))
+    consumed = Counter([item.account for item in accepted])
+    counted = consumed if len(new) == len(accepted) else Counter([item.account for item in new])
     for of, events in consumed.items():
         outcomes[*of, "consumed"] = events
         for outcome, n in (("counted", counted[of]), ("duplicate", events - counted[of])):

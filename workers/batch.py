@@ -119,8 +119,7 @@ class Batches:
         return {TopicPartition(move.topic, move.partition): move.following for move in batch.moves}
 
     def _look_up(self, read: Sequence[Item]) -> Named:
-        for item in read:
-            item.date()
+        items.date(read)
         named = self._scope.look_up(read)
         self._ensure_days({item.day for item in read})
         return named
@@ -174,9 +173,10 @@ def _moves(records: Sequence[Record], expected: Mapping[TopicPartition, int]) ->
 def _write(transaction: Transaction, read: Sequence[Item], named: Named, facts: Facts) -> Written:
     accepted: list[Item] = []
     rejections: list[Rejection] = []
+    organisations, horizon, problem_of = facts.organisations, facts.horizon, named.problem
     for item in read:
-        problem = named.problem(item) if item.organisation in facts.organisations else "unknown_organisation"
-        if problem is None and (item.too_old or item.day < facts.horizon):
+        problem = problem_of(item) if item.organisation in organisations else "unknown_organisation"
+        if problem is None and (item.too_old or item.day < horizon):
             problem = "too_old"
         if problem is None:
             accepted.append(item)
@@ -196,9 +196,12 @@ def _write(transaction: Transaction, read: Sequence[Item], named: Named, facts: 
 
 def _new(transaction: Transaction, accepted: list[Item]) -> list[Item]:
     """The items whose ids were not in; of several with one id in this batch, the first."""
-    first: dict[str, Item] = {}
-    for item in accepted:
-        first.setdefault(item.organisation + item.id, item)
+    keys = [item.organisation + item.id for item in accepted]
+    first = dict(zip(keys, accepted, strict=True))
+    if len(first) < len(keys):
+        first = {}
+        for key, item in zip(keys, accepted, strict=True):
+            first.setdefault(key, item)
     known = transaction.seen_on_any_day([(i.organisation, i.id) for i in first.values() if i.everywhere])
     if known:
         first = {key: item for key, item in first.items() if (item.organisation, item.id) not in known}

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import NamedTuple
 
 from backends.store.catalog import Flow
@@ -11,6 +11,8 @@ from schemas.small import MAX_FINGERPRINT_BYTES
 from workers.items import Item
 
 FlowKey = tuple[str, str]
+Subject = tuple[str, str, str | None]
+"""Organisation, flow, and the step of it, if any."""
 
 
 class Known(NamedTuple):
@@ -23,8 +25,10 @@ class Known(NamedTuple):
 class Named:
     """The flows that some items name: the positions of their steps, None of one that the organisation does not have."""
 
-    def __init__(self, flows: Mapping[FlowKey, Mapping[str, int] | None]) -> None:
+    def __init__(self, flows: Mapping[FlowKey, Mapping[str, int] | None], sound: Set[Subject] = frozenset()) -> None:
+        """`sound` are subjects that are known to be there; one that is not among them is looked for in the flows."""
         self._flows = flows
+        self._sound = sound
 
     def positions(self, organisation: str, flow: str) -> Mapping[str, int]:
         """The positions of a flow's steps by id; empty for an unknown flow."""
@@ -33,6 +37,8 @@ class Named:
     def problem(self, item: Item) -> str | None:
         """Why this item may not be counted, None where it may."""
         event = item.event
+        if event is not None and event.type != "custom" and (item.organisation, item.flow, item.step) in self._sound:
+            return None  # as of nearly all
         if (event is None or event.type == "custom" or item.flow is None) and not _complete(item):
             return "invalid"
         if item.flow is None:
@@ -45,7 +51,7 @@ class Named:
         return None
 
     def __or__(self, other: "Named") -> "Named":
-        return Named({**self._flows, **other._flows})
+        return Named({**self._flows, **other._flows}, self._sound | other._sound)
 
 
 class Scope:
@@ -74,6 +80,7 @@ class Scope:
         """What these items name, as it is now. Raises the store's errors."""
         wanted = {(item.organisation, item.flow, item.step) for item in items if item.flow is not None}
         now = self._clock()
+        sound: set[Subject] = set()
         missing: set[FlowKey] = set()
         for organisation, flow, step in wanted:
             key = (organisation, flow)
@@ -85,6 +92,8 @@ class Scope:
             satisfied = known.positions is not None and (step is None or step in known.positions)
             if now - known.at > (self._fresh if satisfied else self._retry):
                 missing.add(key)
+            elif satisfied:
+                sound.add((organisation, flow, step))
         if missing:
             found = {(flow.organisation, flow.flow_id): flow for flow in self._lookup(sorted(missing))}
             for key in missing:
@@ -92,7 +101,8 @@ class Scope:
                 positions = {step.step_id: step.position for step in there.steps} if there is not None else None
                 self._known[key] = Known(positions, now)
                 self._known.move_to_end(key)
-        return Named({(o, f): self._known[o, f].positions for o, f, _ in wanted})
+            sound = {subject for subject in sound if subject[:2] not in missing}
+        return Named({(o, f): self._known[o, f].positions for o, f, _ in wanted}, sound)
 
     def trim(self) -> None:
         """Forgets the least used beyond the bound."""

@@ -37,12 +37,13 @@ def parameters(dialect: str, columns: Columns, rows: Sequence[Sequence[Any]]) ->
     return {"given": orjson.dumps(rows if isinstance(rows, list) else list(rows), default=bytes.hex).decode()}
 
 
-def seen_rows(ids: Iterable[tuple[str, int, str]]) -> bytes:
+def seen_rows(ids: Sequence[tuple[str, int, str]]) -> bytes:
     """Rows of `seen`, organisation, day and event id, as PostgreSQL's COPY reads them in binary.
 
     Each value after its length, all of it in hex until the end: that is the least to be done for each.
     """
-    rows = [f"000300000010{organisation}00000004{day:08x}00000010{event}" for organisation, day, event in ids]
+    days = {day: f"00000004{day:08x}00000010" for day in {day for _, day, _ in ids}}
+    rows = ["000300000010" + organisation + days[day] + event for organisation, day, event in ids]
     return b"PGCOPY\n\xff\r\n\0" + bytes(8) + bytes.fromhex("".join(rows).replace("-", "")) + b"\xff\xff"
 
 
@@ -66,7 +67,7 @@ def _arrays(columns: Columns) -> sa.FromClause:
 
 def _numbers(values: Sequence[int | None]) -> str:
     if None not in values:
-        return f"{{{','.join(map(str, values))}}}"
+        return f"{{{str(list(values))[1:-1]}}}"
     return f"{{{','.join('NULL' if value is None else str(value) for value in values)}}}"
 
 
