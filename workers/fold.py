@@ -6,7 +6,8 @@ hour; the days are summed up of those, which are few.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from operator import add, or_
 from typing import Any, Protocol, TypeVar
 
 from backends.store.counting import SessionRow
@@ -60,17 +61,16 @@ def fold(
         if before is not None:
             _contribute(cohorts, steps, key, before, -1)
         _contribute(cohorts, steps, key, row, +1)
-        if row.started_at is not None and row.completed_at is not None and not row.timed:
-            took = (row.completed_at - row.started_at) / 1000
+        started, completed = row.started_at, row.completed_at
+        if started is not None and completed is not None and not row.timed:
+            took = (completed - started) / 1000
             if took >= 0:
                 row = row._replace(timed=True)
-                seconds[key[0], key[1], _quarter(row.started_at or 0)].append(took)
+                seconds[key[0], key[1], _quarter(started), sketches.SECONDS, ""].append(took)
         folded.sessions[key] = row
-    folded.cohorts = _without_zeros(_with_days(cohorts))
-    folded.cohort_steps = _without_zeros(_with_days(steps))
-    for (organisation, flow, grain, bucket), values in _by_grain(seconds):
-        cell = (organisation, flow, grain, bucket, sketches.SECONDS, "")
-        folded.sketches[cell] = folded.sketches.get(cell, []) + values
+    folded.cohorts = _sums(cohorts)
+    folded.cohort_steps = _sums(steps)
+    folded.sketches |= _with_days(seconds, add)
     return folded
 
 
@@ -79,64 +79,57 @@ def _quarter(at: int) -> int:
 
 
 def _fold_events(folded: Folded, events: Iterable[Item], names: Collection[tuple[str, str]]) -> None:
-    counts: dict[Cell, list[int]] = {}
-    users: dict[Cell, Users] = {}
+    cells: dict[Cell, tuple[list[int], Users]] = {}
     custom: dict[Cell, list[int]] = defaultdict(lambda: [0])
-    custom_users: dict[Cell, Users] = defaultdict(dict)
+    users: dict[Cell, Users] = defaultdict(dict)
+    counter = _COUNTER
     for item in events:
         event = item.event
         if event is None:
             continue
-        flow, quarter = item.flow or NO_FLOW, item.at // _QUARTER_MS * QUARTER
+        flow, kind, quarter = item.flow or NO_FLOW, event.type, item.at // _QUARTER_MS * QUARTER
         user = f"u:{event.user}" if event.user else f"a:{event.anon}" if event.anon else None
         cell = (item.organisation, flow, quarter, item.step or NO_STEP if flow else NO_STEP)
-        if event.type != "custom":
-            count = counts.get(cell)
-            if count is None:
-                count = counts[cell] = [0, 0, 0, 0]
-            count[_COUNTER[event.type]] += 1
+        found = cells.get(cell)
+        if found is None:
+            found = cells[cell] = ([0, 0, 0, 0], {})
+        if kind != "custom":
+            found[0][counter[kind]] += 1
         elif event.name:
             name = event.name if (item.organisation, event.name) in names else OTHER_NAMES
             custom[item.organisation, flow, quarter, name][0] += 1
             if user:
-                custom_users[item.organisation, flow, quarter, name][user] = None
+                users[item.organisation, flow, quarter, sketches.CUSTOM, name][user] = None
         if user and flow:
-            found = users.get(cell)
-            if found is None:
-                found = users[cell] = {}
-            found[user] = None
-    folded.counts = _with_days(counts)
-    folded.custom_events = _with_days(custom)
-    for (organisation, flow, quarter, step), found in list(users.items()):
-        if step:
-            whole = (organisation, flow, quarter, NO_STEP)
-            users[whole] = users[whole] | found if whole in users else found
-    for kind, of_kind in ((sketches.USERS, users), (sketches.CUSTOM, custom_users)):
-        for (organisation, flow, grain, bucket, subject), found in _by_grain(of_kind):
-            sketch = (organisation, flow, grain, bucket, kind, subject)
-            there = folded.sketches.get(sketch)
-            folded.sketches[sketch] = found if there is None else there | found
+            found[1][user] = None
+    for (organisation, flow, quarter, step), (_, of_cell) in cells.items():
+        if of_cell:
+            users[organisation, flow, quarter, sketches.USERS, NO_STEP].update(of_cell)
+            if step:
+                users[organisation, flow, quarter, sketches.USERS, step] = of_cell
+    folded.counts = _sums({cell: count for cell, (count, _) in cells.items()})
+    folded.custom_events = _sums(custom)
+    folded.sketches = _with_days(users, or_)
 
 
 V = TypeVar("V")
 
 
-def _by_grain(cells: Mapping[Cell, V]) -> Iterator[tuple[Cell, V]]:
-    """Each of a quarter's additions as the quarter's, and as its day's."""
-    for (organisation, flow, quarter, *rest), value in cells.items():
-        yield (organisation, flow, QUARTER, quarter, *rest), value
-        yield (organisation, flow, DAY, quarter - quarter % DAY, *rest), value
-
-
-def _with_days(quarters: Mapping[Cell, list[int]]) -> dict[Cell, list[int]]:
-    cells: dict[Cell, list[int]] = {}
-    for cell, added in _by_grain(quarters):
-        there = cells.get(cell)
-        cells[cell] = added if there is None else [a + b for a, b in zip(there, added, strict=True)]
+def _with_days(quarters: Mapping[Cell, V], together: Callable[[V, V], V]) -> dict[Cell, V]:
+    """Each quarter's additions as the quarter's and as its day's, with the grain and the bucket for the quarter."""
+    cells: dict[Cell, V] = {}
+    for cell, added in quarters.items():
+        organisation, flow, quarter = cell[:3]
+        cells[organisation, flow, QUARTER, quarter, *cell[3:]] = added
+        day = (organisation, flow, DAY, quarter - quarter % DAY, *cell[3:])
+        there = cells.get(day)
+        cells[day] = added if there is None else together(there, added)
     return cells
 
 
-def _without_zeros(cells: dict[Cell, list[int]]) -> dict[Cell, list[int]]:
+def _sums(quarters: Mapping[Cell, list[int]]) -> dict[Cell, list[int]]:
+    """Of what is not nothing."""
+    cells = _with_days(quarters, lambda some, more: [a + b for a, b in zip(some, more, strict=True)])
     return {cell: added for cell, added in cells.items() if any(added)}
 
 
