@@ -221,6 +221,28 @@ def test_custom_names_beyond_the_bound_are_counted_together(engine: sa.Engine) -
     assert (counts[t.OTHER_NAMES], counts[names[0]]) == (5, 2)
 
 
+def test_a_session_that_an_event_does_not_change_is_not_written_again(engine: sa.Engine) -> None:
+    organisation, [flow] = make_flows(engine, [2])
+    log, first, second = Partitions(), flow.steps[0].step_id, flow.steps[1].step_id
+    written: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+        written.extend(name for name in ("sessions", "cohort_steps") if f"INSERT INTO {name} " in statement)
+
+    def send(kind: str, step: str) -> list[str]:
+        fields = {"flow": flow.flow_id, "session": "s", "user": "1" * 64, "time": NOW - MINUTE}
+        written.clear()
+        apply(engine, log.record(envelope(organisation, event(kind, step=step, **fields))))
+        return list(written)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    assert send("view", first) == ["sessions", "cohort_steps"]
+    assert send("complete", first) == []
+    assert send("view", second) == ["sessions", "cohort_steps"]
+    assert send("dismiss", second) == ["sessions"]
+    assert send("dismiss", second) == []
+
+
 def test_a_flow_published_after_its_first_event_counts_from_then_on(engine: sa.Engine) -> None:
     from backends.store.catalog import Catalog, Step
 

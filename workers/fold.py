@@ -58,15 +58,17 @@ def fold(
     for key, of_session in sessions.items():
         before = known.get(key)
         row = advance(before, of_session, positions(key[0], key[1]))
-        if before is not None:
-            _contribute(cohorts, steps, key, before, -1)
-        _contribute(cohorts, steps, key, row, +1)
         started, completed = row.started_at, row.completed_at
         if started is not None and completed is not None and not row.timed:
             took = (completed - started) / 1000
             if took >= 0:
                 row = row._replace(timed=True)
                 seconds[key[0], key[1], _quarter(started), sketches.SECONDS, ""].append(took)
+        if row == before:
+            continue  # as by the completion of a step that was seen
+        if before is not None:
+            _contribute(cohorts, steps, key, before, -1)
+        _contribute(cohorts, steps, key, row, +1)
         folded.sessions[key] = row
     folded.cohorts = _sums(cohorts)
     folded.cohort_steps = _sums(steps)
