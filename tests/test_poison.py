@@ -82,6 +82,25 @@ def test_a_value_that_the_database_refuses_is_set_aside_alone_and_counts_when_re
     assert Counting(engine).ledger() == {"consumed": 19, "counted": 18, "rejected:poison": 1}
 
 
+def test_much_poison_between_good_events_does_not_use_up_the_locks(postgres_url: str) -> None:
+    """PostgreSQL has some thousands for all, and would answer as if it were away, every time."""
+    engine = open_engine(postgres_url)
+    organisation, [flow] = make_flows(engine, [1])
+    refuse(engine)
+    line = envelope(organisation, *[custom(BAD) if n % 3 == 0 else event(flow=flow.flow_id) for n in range(300)])
+    held: list[int] = []
+
+    def note(connection: sa.Connection) -> None:
+        query = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'transactionid'"
+        held.append(connection.exec_driver_sql(query).scalar_one())
+
+    sa.event.listen(engine, "commit", note)
+    apply(engine, Partitions().record(line))
+    assert Counting(engine).ledger() == {"consumed": 300, "counted": 200, "rejected:poison": 100}
+    assert 0 < max(held) < 10
+    engine.dispose()
+
+
 def lines_of(organisation: str, flow: Flow) -> list[Envelope | Heartbeat]:
     step = flow.steps[0].step_id
     same = event(flow=flow.flow_id, session="s", user="1" * 64)
@@ -161,14 +180,16 @@ def test_the_store_away_during_the_search_puts_the_batch_off_and_sets_nothing_as
     before = snapshot(engine)
     parts: list[str] = []
 
-    def cut(connection: sa.Connection, name: str) -> None:
-        parts.append(name)
+    def cut(connection: sa.Connection, cursor: object, statement: str, *_: object) -> None:
+        if not statement.startswith("SAVEPOINT"):
+            return
+        parts.append(statement)
         if len(parts) == 3:
             process = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
             with psycopg.connect(postgres_url, autocommit=True) as other:
                 other.execute("SELECT pg_terminate_backend(%s)", (process,))
 
-    sa.event.listen(engine, "savepoint", cut)
+    sa.event.listen(engine, "before_cursor_execute", cut)
     batches = Batches(engine)
     with pytest.raises(ENVIRONMENT_ERRORS):
         batches.apply(batch, expected)

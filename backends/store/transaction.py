@@ -78,9 +78,21 @@ class Transaction:
 
     @contextmanager
     def part(self) -> Iterator[None]:
-        """What is written inside is undone on any exception; the rest of the transaction stays."""
-        with self._connection.begin_nested():
+        """What is written inside is undone on any exception; the rest of the transaction stays.
+
+        Not SQLAlchemy's: a savepoint that is rolled back to is still open, with a lock of its own to the commit, and of
+        thousands of them, one for each event that fails, PostgreSQL has none left.
+        """
+        execute = self._connection.exec_driver_sql
+        execute("SAVEPOINT part")
+        try:
             yield
+        except BaseException:
+            if not self._connection.invalidated:
+                execute("ROLLBACK TO SAVEPOINT part")
+                execute("RELEASE SAVEPOINT part")
+            raise
+        execute("RELEASE SAVEPOINT part")
 
     def move_offsets(self, moves: Iterable[Move]) -> None:
         """Compare and set. Raises OffsetMoved.
