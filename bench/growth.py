@@ -112,9 +112,9 @@ def main(events: int, job: Job, rounds: int, only: str | None, out: Path | None)
         show(console, made)
         tables.append(made)
         raw[made["title"]] = {name: figure._asdict() for name, figure in figures.items()}
-    if out is not None:
-        command = " ".join(["python -m bench.growth", *sys.argv[1:]])
-        results.write(out, "How the worker's cost grows", command, tables, measured=raw)
+        if out is not None:  # a run is long: what is measured is not lost with what comes later
+            command = " ".join(["python -m bench.growth", *sys.argv[1:]])
+            results.write(out, "How the worker's cost grows", command, tables, measured=raw)
 
 
 if __name__ == "__main__":
