@@ -5,6 +5,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from bench.worker_world import World
 LOOK_SECONDS = 0.05
 GIVE_UP_SECONDS = 120.0  # without anything more counted
 IDLE_SECONDS = 1.5
+STEADY = 0.8  # of what it cost in the slice before
 IDLE_CPU = 0.1  # ours costs half of it where it has nothing to do, which is not to count as starting
 
 
@@ -154,14 +156,16 @@ def _wait(subject: Subject, watch: Watch, events: int, processes: "Sequence[subp
 
 
 def _idle(process: "subprocess.Popen[bytes]") -> float:
-    """CPU seconds of a process when it has begun to wait."""
-    last = cost(process.pid).cpu
+    """CPU seconds of a process when it has begun to wait, which with many partitions costs something too."""
+    last, before = cost(process.pid).cpu, inf
     while True:
         time.sleep(IDLE_SECONDS)
         now = cost(process.pid).cpu
-        if now > IDLE_CPU and now - last < IDLE_CPU:
+        spent = now - last
+        steady = spent < IDLE_SECONDS / 2 and spent > STEADY * before
+        if now > IDLE_CPU and (spent < IDLE_CPU or steady):
             return now
-        last = now
+        last, before = now, spent
 
 
 def _peak(pid: int) -> int:
