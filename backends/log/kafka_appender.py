@@ -158,27 +158,28 @@ class Appender:
 
     def _settle(self, batch: Batch, outcome: Outcome | None) -> None:
         lane = batch.lane
-        error = kafka_errors.for_code(outcome.error) if outcome is not None else kafka_errors.NetworkExceptionError
         if outcome is not None and outcome.error in _APPENDED:
             for delta, append in enumerate(lane.appended()):
                 self._buffered -= len(append.value)
                 # Of what was appended long ago the broker does not say where.
                 _tell(append.done, outcome.offset + delta if outcome.offset >= 0 else -1)
             self._tell_closing()
-        elif error.retriable:
+            return
+        error = kafka_errors.for_code(outcome.error) if outcome is not None else kafka_errors.NetworkExceptionError
+        if error.retriable:
             lane.under_way = False
             self._leaders.pop((lane.topic, lane.partition), None)  # asked for again, and not at once
+            return
+        self._forget(batch.identity)
+        appends = lane.given_up()
+        unclear = issubclass(error, TOO_LARGE) and len(appends) > 1  # it is not said whose it was
+        if unclear:
+            for append in appends:
+                append.alone = True
+        if unclear or issubclass(error, _LOST_COUNT):
+            lane.waiting.extendleft(reversed(appends))
         else:
-            self._forget(batch.identity)
-            appends = lane.given_up()
-            too_large = issubclass(error, TOO_LARGE)
-            if too_large and len(appends) > 1:  # it is not said whose it was
-                for append in appends:
-                    append.alone = True
-            if (too_large and len(appends) > 1) or issubclass(error, _LOST_COUNT):
-                lane.waiting.extendleft(reversed(appends))
-            else:
-                self._fail(lane, appends, translate(error()))
+            self._fail(lane, appends, translate(error()))
 
     def _fail(self, lane: Lane, appends: list[Append], error: LogError) -> None:
         for append in appends:
@@ -223,7 +224,7 @@ class Appender:
                     if problem != said:
                         log.warning("kafka not ready to append", extra={"problem": problem})
                     said = problem
-                except Exception:  # there is no other way back
+                except Exception:  # what waits is tried until its own time is over, and fails then
                     log.exception("kafka not ready to append")
                 self._send()
                 # Even where all went: what fails at once again is not to be asked for again at once.
