@@ -19,10 +19,9 @@ PEERS = Path(__file__).with_name("peers")
 PYTHON = PEERS.parents[1] / ".venv-peers" / "bin" / "python"
 
 COUNTED = "SELECT coalesce(sum(events), 0)::bigint FROM ledger WHERE outcome = 'counted'"
-# Every event is of a flow, so each is in one cell of each grain, and each has left its id.
+# Every event is of a flow, so each is in one cell of a quarter, and each has left its id.
 OURS = """
 SELECT (SELECT coalesce(sum(views + completions + skips + dismissals), 0)::bigint FROM counts WHERE grain = 900),
-       (SELECT coalesce(sum(views + completions + skips + dismissals), 0)::bigint FROM counts WHERE grain = 86400),
        (SELECT count(*) FROM seen),
        (SELECT coalesce(sum(events), 0)::bigint FROM ledger WHERE outcome = 'consumed')
 """

@@ -20,7 +20,7 @@ from readers.analytics import Cells
 from readers.cors import Cors
 from readers.endpoint import Asked, Gate, Refusal, route
 from readers.keys import KeysAway
-from readers.ranges import BadRange, Interval, Problem, Range, Span, spans, spans_of
+from readers.ranges import BadRange, Interval, Problem, Range, spans_of
 from readers.tokens import TokenVerifier, Unauthorized
 from schemas import tables as t
 from schemas.ids import is_snippet_key, is_uuid, key_digest
@@ -110,21 +110,24 @@ class Reader:
     def _document(self, flow: Flow, chosen: Range) -> dict[str, Any]:
         # Asked first: what is counted between the two questions may only make the promise too modest.
         through = self._queries.processed_through(flow.organisation, self._topic)
-        whole = self._read(flow, spans(chosen.start, chosen.end), custom=[flow.flow_id, t.NO_FLOW])
+        whole = self._read(flow, [Interval(chosen.start, chosen.end)], custom=[flow.flow_id, t.NO_FLOW])
         by_interval = analytics.series(chosen, partial(self._cells, flow))
         return analytics.document(flow, chosen, whole, by_interval, through, time.time_ns() // 1_000_000)
 
     def _cells(self, flow: Flow, intervals: Sequence[Interval]) -> Cells:
-        return self._read(flow, spans_of(intervals), custom=[])
+        return self._read(flow, intervals, custom=[])
 
-    def _read(self, flow: Flow, stretch: Sequence[Span], custom: Sequence[str]) -> Cells:
-        """`custom` are the flows whose custom events are wanted."""
+    def _read(self, flow: Flow, intervals: Sequence[Interval], custom: Sequence[str]) -> Cells:
+        """Of intervals that follow each other. `custom` are the flows whose custom events are wanted."""
+        flows = [flow.flow_id, *custom]
+        open_days = self._queries.open_days(flow.organisation, flows, intervals[0].start, intervals[-1].end)
+        stretch = spans_of(intervals, open_days)
         cells = partial(self._queries.cells, organisation=flow.organisation, spans=stretch)
         return Cells(
             counts=cells(t.counts, flows=[flow.flow_id]),
             cohorts=cells(t.cohorts, flows=[flow.flow_id]),
             cohort_steps=cells(t.cohort_steps, flows=[flow.flow_id]),
-            sketches=cells(t.sketches, flows=[flow.flow_id, *custom]),
+            sketches=cells(t.sketches, flows=flows),
             custom_events=cells(t.custom_events, flows=custom) if custom else [],
         )
 

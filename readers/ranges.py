@@ -1,6 +1,6 @@
 """The range of a query: its instants, its local days or hours, and the cells of the store that it is made of. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
@@ -90,25 +90,32 @@ def parse(start: str | None, end: str | None, interval: str | None, timezone: st
     return Range(since, until, chosen, zone, list(_intervals(since, until, chosen, zone)))
 
 
-def spans_of(intervals: Iterable[Interval]) -> list[Span]:
+def spans_of(intervals: Iterable[Interval], open_days: Collection[int]) -> list[Span]:
     """The fewest cells that make up these intervals and that no boundary between two of them cuts."""
-    found: list[Span] = []
-    for interval in intervals:
-        for span in spans(*interval):
-            if found and found[-1].grain == span.grain and found[-1].end == span.start:
-                found[-1] = found[-1]._replace(end=span.end)
-            else:
-                found.append(span)
-    return found
+    return _joined(span for interval in intervals for span in spans(*interval, open_days))
 
 
-def spans(start: int, end: int) -> list[Span]:
-    """The fewest cells that make up [start, end): whole UTC days, and quarters at the ragged ends."""
+def spans(start: int, end: int, open_days: Collection[int]) -> list[Span]:
+    """The fewest cells that make up [start, end): whole UTC days, and quarters at the ragged ends and of open days.
+
+    `open_days` are the epoch seconds at which they begin.
+    """
     first, last = -(-start // DAY) * DAY, end // DAY * DAY
     if first >= last:
         return [Span(QUARTER, start, end)] if start < end else []
-    found = [Span(QUARTER, start, first), Span(DAY, first, last), Span(QUARTER, last, end)]
-    return [span for span in found if span.start < span.end]
+    days = [Span(QUARTER if day in open_days else DAY, day, day + DAY) for day in range(first, last, DAY)]
+    return _joined([Span(QUARTER, start, first), *days, Span(QUARTER, last, end)])
+
+
+def _joined(spans: Iterable[Span]) -> list[Span]:
+    """As few as there can be; they follow each other."""
+    found: list[Span] = []
+    for span in spans:
+        if found and found[-1].grain == span.grain and found[-1].end == span.start:
+            found[-1] = found[-1]._replace(end=span.end)
+        elif span.start < span.end:
+            found.append(span)
+    return found
 
 
 def _instant(path: str, text: str | None, zone: ZoneInfo, problems: list[Problem]) -> int | None:

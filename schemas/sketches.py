@@ -40,6 +40,19 @@ def add_seconds(stored: bytes | None, seconds: Iterable[float]) -> bytes:
     return bytes(sketch.serialize())
 
 
+def together(kind: str, stored: Iterable[bytes]) -> bytes:
+    """The sketch of all that these sketches of one kind hold, one or more."""
+    if kind == SECONDS:
+        merged = kll_floats_sketch(KLL_K)
+        for data in stored:
+            merged.merge(kll_floats_sketch.deserialize(data))
+        return bytes(merged.serialize())
+    union = hll_union(LG_K)
+    for data in stored:
+        union.update(hll_sketch.deserialize(data))
+    return bytes(union.get_result(tgt_hll_type.HLL_8).serialize_compact())
+
+
 def median(stored: Iterable[bytes]) -> float | None:
     """The median of all these sketches together, None where they are empty."""
     merged = kll_floats_sketch(KLL_K)

@@ -3,6 +3,8 @@
 `organisation_id` leads every primary key, so that the tables distribute by it (Citus) unchanged. What a reader adds
 up stands in *cells*: a `grain` of a quarter of an hour or a UTC day, and the `bucket` it begins at. A quarter, not an
 hour, because time zones such as Asia/Kolkata begin their days at half past, and a cell must not straddle a midnight.
+
+The quarters have every event. A day's cells are their sums, but for `open_days`, whose quarters have more.
 """
 
 from typing import Any
@@ -206,6 +208,14 @@ sketches = sa.Table(
     ),
     sa.Column("sketch", sa.LargeBinary, nullable=False),
     **_UPDATED,
+)
+CELLS = (counts, custom_events, cohorts, cohort_steps, sketches)
+open_days = sa.Table(
+    "open_days",  # of a flow, whose cells of the day are not what its quarters add up to; see backends/store/rollups.py
+    metadata,
+    _organisation(),
+    sa.Column("flow_id", sa.String(36), primary_key=True),
+    sa.Column("bucket", sa.BigInteger, primary_key=True, autoincrement=False),
 )
 sessions = sa.Table(
     "sessions",

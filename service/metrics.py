@@ -79,6 +79,9 @@ lag_seconds = Gauge(
     ["topic", "partition"],
 )
 partitions_assigned = Gauge("zenstep_partitions_assigned", "Partitions this worker holds.")
+days_to_close = Gauge("zenstep_days_to_close", "Days of flows that are over and not yet summed up.")
+days_closed = Counter("zenstep_days_closed_total", "Days of flows summed up after their end.")
+day_errors = Counter("zenstep_day_errors_total", "Days of flows that could not be summed up; they are tried again.")
 environment_errors = Counter(
     "zenstep_environment_errors_total", "Batches put off because the log or the store was away.", ["part"]
 )

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.edges import PARTITIONS, Running, accepted, edge, locked, make_topics
 from tests.stepping import Stepping, stepping
 from tests.working import until, working
 from tests.worlds import new_id
+from workers.closer import Closer
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,10 @@ class Audited:
 
     def view(self, **fields: Any) -> dict[str, Any]:
         return {"eventType": "view", "id": new_id(), "flowId": self.system.flow.flow_id, "sessionId": "s-1", **fields}
+
+    def close_days(self) -> None:
+        """As if today were over."""
+        Closer(self.system.engine, clock=lambda: time.time() + t.DAY).close_days()
 
     def traffic(self) -> None:
         """Of all kinds: 5 events and 3 small writes that count, a duplicate, a rejected one, and what is refused."""
@@ -246,6 +252,8 @@ ROWS: list[tuple[sa.Table, dict[str, int] | None, str]] = [
 
 
 def test_a_row_that_is_changed_or_gone_is_named(counted: Audited) -> None:
+    """Those of days too, which are made when the day is over."""
+    counted.close_days()
     for table, change, what in ROWS:
         mine = sa.select(table).where(table.c.organisation_id == counted.acorn).order_by(*table.primary_key).limit(1)
         with counted.system.engine.connect() as connection:
@@ -261,6 +269,7 @@ def test_a_row_that_is_changed_or_gone_is_named(counted: Audited) -> None:
 
 
 def test_only_the_day_is_wrong(counted: Audited) -> None:
+    counted.close_days()
     day = sa.and_(t.counts.c.organisation_id == counted.acorn, t.counts.c.grain == 86_400, t.counts.c.step_id == "")
     counted.change(t.counts.update().where(day).values(views=t.counts.c.views + 1))
     lines = counted.zenstep.run("audit").stdout.splitlines()

@@ -31,6 +31,7 @@ from tests.worlds import (
     zone,
 )
 from workers.batch import Batches
+from workers.closer import Closer
 
 HOUR, DAY = 3_600_000, 86_400_000
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Chatham"]
@@ -132,7 +133,9 @@ def test_any_order_batching_duplication_and_split_over_workers(engine: sa.Engine
         model = Model(steps_of(world.flows))
         envelopes = data.draw(st.permutations(build(world, drawn)), label="order")
         log = Partitions()
-        workers = [Batches(engine), Batches(engine)]
+        now = [NOW / 1000]
+        workers = [Batches(engine, clock=lambda: now[0]), Batches(engine, clock=lambda: now[0])]
+        closer = Closer(engine, clock=lambda: now[0])
         waiting = list(envelopes)
         applied: list[Record] = []
         while waiting:
@@ -141,6 +144,8 @@ def test_any_order_batching_duplication_and_split_over_workers(engine: sa.Engine
             partitions = data.draw(st.lists(st.integers(0, 2), min_size=size, max_size=size), label="partitions")
             batch = [log.record(one, partition=p) for one, p in zip(taken, partitions, strict=True)]
             before = stored_offsets(engine, batch)
+            # Which days are open: workers may lag behind, and their clocks may differ.
+            now[0] = NOW / 1000 + data.draw(st.integers(-9, 2), label="days from now") * DAY / 1000
             worker = data.draw(st.sampled_from(workers), label="worker")
             worker.apply(batch, before)
             applied += batch
@@ -149,6 +154,8 @@ def test_any_order_batching_duplication_and_split_over_workers(engine: sa.Engine
             if data.draw(st.booleans(), label="a zombie tries the same batch"):
                 with pytest.raises(OffsetMoved):
                     data.draw(st.sampled_from(workers)).apply(batch, before)
+            if data.draw(st.booleans(), label="days are closed"):
+                closer.close_days()
         hold(engine, world, model, data)
         before_again = snapshot(engine)
         # The whole topic once more from its beginning: the store's offsets say it is all counted.

@@ -1,6 +1,7 @@
 """Ranges: what the parameters mean, and the cells and intervals a range is made of, in every zone and on every day."""
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
@@ -306,24 +307,42 @@ def cells(of: list[Span]) -> list[tuple[int, int]]:
     return [(at, at + span.grain) for span in of for at in range(span.start, span.end, span.grain)]
 
 
+OPEN = st.sets(st.integers(-1, 501), max_size=5)
+"""Days, counted from the one in which a range begins."""
+
+
+def opened(since: int, days: set[int]) -> set[int]:
+    return {since // DAY * DAY + day * DAY for day in days}
+
+
 @THOROUGH
-@given(start=QUARTERS, length=st.integers(0, 500 * 96))
-def test_spans_cover_the_range_exactly_and_no_instant_twice(start: int, length: int) -> None:
+@given(start=QUARTERS, length=st.integers(0, 500 * 96), days=OPEN)
+def test_spans_cover_the_range_exactly_and_no_instant_twice(start: int, length: int, days: set[int]) -> None:
     since, until = start * QUARTER, (start + length) * QUARTER
     at = since
-    for first, last in cells(spans(since, until)):
+    for first, last in cells(spans(since, until, opened(since, days))):
         assert first == at
         at = last
     assert at == until
 
 
 @THOROUGH
-@given(start=QUARTERS, length=st.integers(0, 500 * 96))
-def test_spans_are_as_few_cells_as_there_can_be(start: int, length: int) -> None:
+@given(start=QUARTERS, length=st.integers(0, 500 * 96), days=OPEN)
+def test_spans_are_as_few_cells_as_there_can_be(start: int, length: int, days: set[int]) -> None:
     since, until = start * QUARTER, (start + length) * QUARTER
-    quarters = sum(1 for first, last in cells(spans(since, until)) if last - first == QUARTER)
-    assert quarters < 2 * 96
-    assert all(span.start % span.grain == 0 and span.end % span.grain == 0 for span in spans(since, until))
+    found = spans(since, until, opened(since, days))
+    quarters = [first for first, last in cells(found) if last - first == QUARTER]
+    assert len([first for first in quarters if first // DAY * DAY not in opened(since, days)]) < 2 * 96
+    assert all(span.start % span.grain == 0 and span.end % span.grain == 0 for span in found)
+    assert all(a.grain != b.grain for a, b in pairwise(found))
+
+
+@THOROUGH
+@given(start=QUARTERS, length=st.integers(0, 500 * 96), days=OPEN)
+def test_no_cell_of_an_open_day_is_read(start: int, length: int, days: set[int]) -> None:
+    since, until = start * QUARTER, (start + length) * QUARTER
+    found = cells(spans(since, until, opened(since, days)))
+    assert not opened(since, days) & {first for first, last in found if last - first == DAY}
 
 
 @THOROUGH
@@ -352,7 +371,7 @@ def test_no_interval_holds_two_local_days_or_two_local_hours(found: Range) -> No
 @THOROUGH
 @given(ranges())
 def test_the_cells_of_intervals_are_cut_by_none_of_their_bounds(found: Range) -> None:
-    made = spans_of(found.intervals)
+    made = spans_of(found.intervals, ())
     at = found.start
     edges = {interval.start for interval in found.intervals}
     for first, last in cells(made):
@@ -364,12 +383,18 @@ def test_the_cells_of_intervals_are_cut_by_none_of_their_bounds(found: Range) ->
 
 def test_utc_days_are_read_as_one_span_of_days() -> None:
     found = chosen("2026-05-01", "2026-06-01")
-    assert spans_of(found.intervals) == [Span(DAY, found.start, found.end)]
+    assert spans_of(found.intervals, ()) == [Span(DAY, found.start, found.end)]
+
+
+def test_an_open_day_among_others_is_read_by_its_quarters() -> None:
+    found = chosen("2026-05-01", "2026-06-01")
+    last = found.end - DAY
+    assert spans_of(found.intervals, {last}) == [Span(DAY, found.start, last), Span(QUARTER, last, found.end)]
 
 
 def test_a_ragged_range_of_utc_days_is_read_by_quarters_only_at_its_ends() -> None:
     found = chosen("2026-05-01T06:00:00Z", "2026-05-31T18:00:00Z")
-    assert [span.grain for span in spans_of(found.intervals)] == [QUARTER, DAY, QUARTER]
+    assert [span.grain for span in spans_of(found.intervals, ())] == [QUARTER, DAY, QUARTER]
 
 
 @THOROUGH

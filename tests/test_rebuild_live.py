@@ -68,11 +68,14 @@ def looping(*works: Callable[[], object]) -> Iterator[list[Looping]]:
 class Eyes:
     """Asks for what must hold at any moment, on one connection, whose statements are prepared after a while."""
 
+    # Of a day what readers add up: its quarters while it is open, else its own cells.
     QUERY = """
         SELECT (SELECT coalesce(sum(events), 0) FROM ledger WHERE outcome = 'counted'), (SELECT count(*) FROM seen),
             (SELECT coalesce(sum(views), 0) FROM counts WHERE grain = 900),
-            (SELECT coalesce(sum(views), 0) FROM counts WHERE grain = 86400),
-            (SELECT coalesce(sum(sessions), 0) FROM cohorts WHERE grain = 86400), (SELECT count(*) FROM sessions),
+            (SELECT coalesce(sum(views), 0) FROM counts AS c WHERE (grain = 86400) <> EXISTS (
+                SELECT 1 FROM open_days AS o WHERE o.organisation_id = c.organisation_id AND o.flow_id = c.flow_id
+                AND o.bucket = c.bucket - c.bucket % 86400)),
+            (SELECT coalesce(sum(sessions), 0) FROM cohorts WHERE grain = 900), (SELECT count(*) FROM sessions),
             (SELECT coalesce(sum(next_offset), 0) FROM offsets)
     """
 

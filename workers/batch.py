@@ -24,6 +24,7 @@ from service import metrics
 from workers import accounting, clock, items, small
 from workers.accounting import Written
 from workers.bisect import AllFail, Failed, bisect
+from workers.days import add_days, days_of
 from workers.fold import fold, merge
 from workers.forgetting import Forgotten, strangers
 from workers.items import Item, Rejection
@@ -43,12 +44,13 @@ NOBODYS = (*ENVIRONMENT_ERRORS, OffsetMoved)
 
 
 class Facts(NamedTuple):
-    """What holds to the end of a transaction: which organisations there are, the first day whose ids are kept, and whom
-    to leave out."""
+    """What holds to the end of a transaction: which organisations there are, the first day whose ids are kept, whom to
+    leave out, and the epoch second at which the UTC day of now began."""
 
     organisations: set[str]
     horizon: int
     forgotten: Forgotten
+    today: int
 
 
 class Prepared(NamedTuple):
@@ -68,8 +70,9 @@ class Batches:
     Both raise SQLAlchemy's errors and TooMuchPoison, and `write` OffsetMoved for a partition that moved on without us.
     """
 
-    def __init__(self, engine: sa.Engine, limit: Limit | None = None) -> None:
+    def __init__(self, engine: sa.Engine, limit: Limit | None = None, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
+        self._clock = clock
         self._counting = Counting(engine)
         self._scope = Scope(Catalog(engine).flows)
         self._limit = limit or Limit()
@@ -130,7 +133,7 @@ class Batches:
             whose = {item.organisation for item in batch.items} | {rejection.organisation for rejection in batch.aside}
             existing = transaction.lock_organisations(whose)
             forgotten = Forgotten(transaction.forgotten(whose, strangers(batch.aside)))
-            facts = Facts(existing, transaction.horizon(), forgotten)
+            facts = Facts(existing, transaction.horizon(), forgotten, int(self._clock()) // t.DAY * t.DAY)
             parts = [Written(batch.aside, Counter()), *write(transaction, batch, facts)]
             written = accounting.together(parts)
             transaction.reject(accounting.rejected_row(forgotten.rejection(one)) for one in written.rejections)
@@ -185,7 +188,7 @@ def _write(transaction: Transaction, read: Sequence[Item], named: Named, facts: 
     if facts.forgotten:
         accepted = [facts.forgotten.item(item) for item in accepted]
     new = _new(transaction, accepted)
-    _count(transaction, new, named)
+    _count(transaction, new, named, facts.today)
     return Written(
         rejections,
         accounting.outcomes_of(accepted, new),
@@ -220,9 +223,13 @@ def _admitted(transaction: Transaction, new: list[Item]) -> set[tuple[str, str]]
     return transaction.admit_names(wanted, CUSTOM_NAMES) if wanted else set()
 
 
-def _count(transaction: Transaction, new: list[Item], named: Named) -> None:
+def _count(transaction: Transaction, new: list[Item], named: Named, today: int) -> None:
     sessions = by_session(new)
     folded = fold(new, sessions, transaction.sessions(sessions), named.positions, _admitted(transaction, new))
+    days = days_of(folded)
+    still_open = transaction.open_days(days, today)
+    if not days <= still_open:
+        add_days(folded, still_open)
     transaction.save_sessions(folded.sessions)
     transaction.add(t.counts, folded.counts)
     transaction.add(t.custom_events, folded.custom_events)

@@ -2,17 +2,16 @@
 
 Counts, cohorts and steps are sums, so the order of events does not matter to them. A session is moved between cohort
 cells by taking what it contributed before away and adding what it contributes now. All is folded by the quarter of an
-hour; the days are summed up of those, which are few.
+hour; workers/days.py adds the days.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
-from operator import add, or_
-from typing import Any, Protocol, TypeVar
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Protocol
 
 from backends.store.counting import SessionRow
 from schemas import sketches
-from schemas.tables import DAY, NO_FLOW, NO_STEP, OTHER_NAMES, QUARTER
+from schemas.tables import NO_FLOW, NO_STEP, OTHER_NAMES, QUARTER
 from workers.items import Item
 from workers.sessions import SessionKey, advance
 
@@ -63,16 +62,16 @@ def fold(
             took = (completed - started) / 1000
             if took >= 0:
                 row = row._replace(timed=True)
-                seconds[key[0], key[1], _quarter(started), sketches.SECONDS, ""].append(took)
+                seconds[key[0], key[1], QUARTER, _quarter(started), sketches.SECONDS, ""].append(took)
         if row == before:
             continue  # as by the completion of a step that was seen
         if before is not None:
             _contribute(cohorts, steps, key, before, -1)
         _contribute(cohorts, steps, key, row, +1)
         folded.sessions[key] = row
-    folded.cohorts = _sums(cohorts)
-    folded.cohort_steps = _sums(steps)
-    folded.sketches |= _with_days(seconds, add)
+    folded.cohorts = _some(cohorts)
+    folded.cohort_steps = _some(steps)
+    folded.sketches |= seconds
     return folded
 
 
@@ -91,7 +90,7 @@ def _fold_events(folded: Folded, events: Iterable[Item], names: Collection[tuple
             continue
         flow, kind, quarter = item.flow or NO_FLOW, event.type, item.at // _QUARTER_MS * QUARTER
         user = f"u:{event.user}" if event.user else f"a:{event.anon}" if event.anon else None
-        cell = (item.organisation, flow, quarter, item.step or NO_STEP if flow else NO_STEP)
+        cell = (item.organisation, flow, QUARTER, quarter, item.step or NO_STEP if flow else NO_STEP)
         found = cells.get(cell)
         if found is None:
             found = cells[cell] = ([0, 0, 0, 0], {})
@@ -99,39 +98,23 @@ def _fold_events(folded: Folded, events: Iterable[Item], names: Collection[tuple
             found[0][counter[kind]] += 1
         elif event.name:
             name = event.name if (item.organisation, event.name) in names else OTHER_NAMES
-            custom[item.organisation, flow, quarter, name][0] += 1
+            custom[item.organisation, flow, QUARTER, quarter, name][0] += 1
             if user:
-                users[item.organisation, flow, quarter, sketches.CUSTOM, name][user] = None
+                users[item.organisation, flow, QUARTER, quarter, sketches.CUSTOM, name][user] = None
         if user and flow:
             found[1][user] = None
-    for (organisation, flow, quarter, step), (_, of_cell) in cells.items():
+    for (organisation, flow, grain, quarter, step), (_, of_cell) in cells.items():
         if of_cell:
-            users[organisation, flow, quarter, sketches.USERS, NO_STEP].update(of_cell)
+            users[organisation, flow, grain, quarter, sketches.USERS, NO_STEP].update(of_cell)
             if step:
-                users[organisation, flow, quarter, sketches.USERS, step] = of_cell
-    folded.counts = _sums({cell: count for cell, (count, _) in cells.items()})
-    folded.custom_events = _sums(custom)
-    folded.sketches = _with_days(users, or_)
+                users[organisation, flow, grain, quarter, sketches.USERS, step] = of_cell
+    folded.counts = _some({cell: count for cell, (count, _) in cells.items()})
+    folded.custom_events = _some(custom)
+    folded.sketches = dict(users)
 
 
-V = TypeVar("V")
-
-
-def _with_days(quarters: Mapping[Cell, V], together: Callable[[V, V], V]) -> dict[Cell, V]:
-    """Each quarter's additions as the quarter's and as its day's, with the grain and the bucket for the quarter."""
-    cells: dict[Cell, V] = {}
-    for cell, added in quarters.items():
-        organisation, flow, quarter = cell[:3]
-        cells[organisation, flow, QUARTER, quarter, *cell[3:]] = added
-        day = (organisation, flow, DAY, quarter - quarter % DAY, *cell[3:])
-        there = cells.get(day)
-        cells[day] = added if there is None else together(there, added)
-    return cells
-
-
-def _sums(quarters: Mapping[Cell, list[int]]) -> dict[Cell, list[int]]:
-    """Of what is not nothing."""
-    cells = _with_days(quarters, lambda some, more: [a + b for a, b in zip(some, more, strict=True)])
+def _some(cells: Mapping[Cell, list[int]]) -> dict[Cell, list[int]]:
+    """Without what adds nothing."""
     return {cell: added for cell, added in cells.items() if any(added)}
 
 
@@ -140,17 +123,17 @@ def _contribute(
 ) -> None:
     """What a session is in the cohorts, added or taken away."""
     organisation, flow, _ = key
-    cohorts[organisation, flow, _quarter(row.first_at)][0] += sign
+    cohorts[organisation, flow, QUARTER, _quarter(row.first_at)][0] += sign
     if row.started_at is None:
         return
     quarter = _quarter(row.started_at)
     completed = row.completed_at is not None
-    cohort = cohorts[organisation, flow, quarter]
+    cohort = cohorts[organisation, flow, QUARTER, quarter]
     cohort[1] += sign
     cohort[2] += sign * completed
     cohort[3] += sign * row.dismissed
     for step in row.steps:
-        cell = steps[organisation, flow, quarter, step]
+        cell = steps[organisation, flow, QUARTER, quarter, step]
         cell[0] += sign
         cell[1] += sign * (step == row.furthest and not completed)
 

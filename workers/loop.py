@@ -21,6 +21,7 @@ from backends.store.offsets import AnotherTopic, Offsets
 from service import metrics
 from workers import stops
 from workers.batch import Batches, Prepared
+from workers.closer import Closer
 from workers.limit import Limit
 from workers.stops import STOPS
 from workers.writer import Reached, Writer, Written, shares
@@ -51,6 +52,7 @@ class Worker:
         self._writer = Writer(self._batches.write, self._writers)
         self._counting = Counting(engine)
         self._offsets = Offsets(engine)
+        self._closer = Closer(engine)
         self._batch_records = batch_records
         self._stopping = threading.Event()
         self._next: dict[TopicPartition, int] = {}  # where the store is known to stand
@@ -70,6 +72,7 @@ class Worker:
     def run(self) -> None:
         """Raises one of STOPS, or whatever is a fault of ours: both need somebody to look."""
         failures = 0
+        self._closer.start()
         try:
             while not self._stopping.is_set():
                 try:
@@ -87,6 +90,7 @@ class Worker:
             metrics.worker_stopped.labels(STOPS[type(error)]).set(1)
             raise
         finally:
+            self._closer.stop()
             self._writer.close()
             self._consumer.close()
 

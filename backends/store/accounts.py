@@ -94,10 +94,16 @@ def _offsets(connection: sa.Connection) -> dict[tuple[str, int], int]:
 
 
 def _sums(
-    connection: sa.Connection, value: sa.ColumnElement[int], organisation: str | None, *keys: sa.Column[Any]
+    connection: sa.Connection,
+    value: sa.ColumnElement[int],
+    organisation: str | None,
+    *keys: sa.Column[Any],
+    where: sa.ColumnElement[bool] | None = None,
 ) -> dict[Any, int]:
     """The sum of `value` by these columns, of which one is the organisation."""
     query = sa.select(*keys, sa.func.sum(value)).group_by(*keys)
+    if where is not None:
+        query = query.where(where)
     if organisation is not None:
         query = query.where(*(key == organisation for key in keys if key.name == "organisation_id"))
     return {tuple(row[:-1]): int(row[-1]) for row in connection.execute(query)}
@@ -109,8 +115,18 @@ def _rows(connection: sa.Connection, table: sa.Table, organisation: str | None) 
 
 
 def _cells(connection: sa.Connection, table: sa.Table, organisation: str | None, *columns: str) -> Cells:
+    """By quarters, and by days; what readers know of an open day are its quarters."""
     value = sum((table.c[name] for name in columns[1:]), table.c[columns[0]])
-    return _sums(connection, value, organisation, table.c.organisation_id, table.c.grain)
+    c, o = table.c, t.open_days.c
+    quarters = c.grain == t.QUARTER
+    day = c.bucket - c.bucket % t.DAY
+    is_open = sa.exists().where(o.organisation_id == c.organisation_id, o.flow_id == c.flow_id, o.bucket == day)
+    by_days = sa.or_(sa.and_(quarters, is_open), sa.and_(c.grain == t.DAY, ~is_open))
+    found: dict[tuple[str, int], int] = {}
+    for grain, where in ((t.QUARTER, quarters), (t.DAY, by_days)):
+        for (whose,), events in _sums(connection, value, organisation, c.organisation_id, where=where).items():
+            found[whose, grain] = events
+    return found
 
 
 class EdgeSums:

@@ -1,7 +1,8 @@
 """In what two sets of the written tables differ: rows, sums, and how many rows one has and the other has not.
 
 Left out is what depends on where one batch ended and the next began: cells that are back at zero, and the times to
-complete, which a start that turns out earlier does not rewrite. So is what a clock of the log or an operator said.
+complete, which a start that turns out earlier does not rewrite. So is what a clock of the log or an operator said, and
+the cells of a day that is open on either side, which nobody reads.
 """
 
 from typing import Any, NamedTuple
@@ -44,19 +45,18 @@ def compare(connection: sa.Connection, live: Tables, rebuilt: Tables) -> list[Di
     query = sa.select(p.table, sa.func.sum(p.removed)).where(p.table != t.seen.name).group_by(p.table)
     pruned: dict[str, int] = {table: int(removed) for table, removed in connection.execute(query)}
     return [
-        _Pair(connection, table, live[table], rebuilt[table], dropped).difference(pruned.get(str(table.name), 0))
+        _Pair(connection, table, live, rebuilt, dropped).difference(pruned.get(str(table.name), 0))
         for table in WRITTEN
-        if table not in (t.horizon, t.pruned)
+        if table not in (t.horizon, t.pruned, t.open_days)
     ]
 
 
 class _Pair:
-    def __init__(
-        self, connection: sa.Connection, table: sa.Table, live: sa.Table, rebuilt: sa.Table, dropped: int
-    ) -> None:
+    def __init__(self, connection: sa.Connection, table: sa.Table, live: Tables, rebuilt: Tables, dropped: int) -> None:
         self._connection = connection
         self._table = table
-        self._sides = (live, rebuilt)
+        self._sides = (live[table], rebuilt[table])
+        self._open_days = (live[t.open_days], rebuilt[t.open_days])
         self._dropped = dropped
         keys = {column.name for column in table.primary_key}
         self._counters = [c.name for c in table.columns if c.name not in keys and c.server_default is not None]
@@ -85,9 +85,20 @@ class _Pair:
     def _kept(self, side: sa.Table) -> list[sa.ColumnElement[bool]]:
         if self._table is t.seen:
             return [side.c.day >= self._dropped]
+        kept: list[sa.ColumnElement[bool]] = []
+        if self._table in t.CELLS:
+            kept = [sa.or_(side.c.grain != t.DAY, ~_is_open(side, days)) for days in self._open_days]
         if self._table is t.sketches:
-            return [side.c.kind != sketches.SECONDS]
-        return [sa.or_(*(side.c[name] != 0 for name in self._counters))] if self._counters else []
+            return [*kept, side.c.kind != sketches.SECONDS]
+        if self._counters:
+            kept.append(sa.or_(*(side.c[name] != 0 for name in self._counters)))
+        return kept
+
+
+def _is_open(cells: sa.Table, days: sa.Table) -> sa.ColumnElement[bool]:
+    c, d = cells.c, days.c
+    same = (d.organisation_id == c.organisation_id, d.flow_id == c.flow_id, d.bucket == c.bucket)
+    return sa.exists().where(*same)
 
 
 def _value(column: sa.Column[Any]) -> sa.ColumnElement[Any]:

@@ -37,6 +37,17 @@ class Queries:
         with self._engine.begin() as connection:
             return list(connection.execute(query).mappings())
 
+    def open_days(self, organisation: str, flows: Sequence[str], start: int, end: int) -> set[int]:
+        """The UTC days that begin in [start, end), both epoch seconds, of which only the quarters are whole.
+
+        Also a day that has been closed since may be read by its quarters, and one that was opened since by its day:
+        what came after it was asked is missing then.
+        """
+        o = t.open_days.c
+        where = (o.organisation_id == organisation, o.flow_id.in_(flows), o.bucket >= start, o.bucket < end)
+        with self._engine.begin() as connection:
+            return set(connection.execute(sa.select(o.bucket).where(*where)).scalars())
+
     def processed_through(self, organisation: str, topic: str) -> int | None:
         """Epoch ms up to which every accepted event of the organisation is counted; None where that is not known yet.
 

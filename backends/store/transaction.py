@@ -197,6 +197,19 @@ class Transaction:
             found[o, f, s] = SessionRow(first, started, completed, dismissed, tuple(steps), furthest, timed)
         return found
 
+    def open_days(self, days: Iterable[tuple[str, str, int]], today: int) -> set[tuple[str, str, int]]:
+        """Those of these (organisation, flow, bucket of a day) that are open. That of `today` is opened.
+
+        The organisations are to be held: so nobody sums a day up between what is found here and what is added to it.
+        """
+        names = statements.keys(t.open_days)
+        wanted = sorted(days)
+        found = {(row[0], row[1], row[2]) for row in self._found(t.open_days, names, names, wanted)}
+        opened = [day for day in wanted if day[2] == today and day not in found]
+        insert = statements.insert_missing(self._dialect, t.open_days, names)
+        self._execute(insert, statements.columns(t.open_days, names), opened)
+        return found.union(opened)
+
     def save_sessions(self, sessions: Mapping[tuple[str, str, str], SessionRow]) -> None:
         """Enters or replaces."""
         names = statements.keys(t.sessions) + SessionRow._fields
