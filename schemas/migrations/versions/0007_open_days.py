@@ -1,7 +1,7 @@
 """The cells of a day are summed up when it is over; until then it is open, and its quarters are what readers add up.
 
-All days are closed to begin with, since their cells are complete. A worker of the release before may run beside new ones;
-a reader of it shows of a day what its cells had when it was opened, until the day is over.
+All days are closed to begin with, since their cells are complete. A worker of the release before may run beside new
+ones; a reader of it shows of a day what its cells had when it was opened, until the day is over.
 """
 
 import sqlalchemy as sa
