@@ -36,7 +36,7 @@ def gather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
     def gathered(most: int, size: int) -> int:
         monkeypatch.setattr(loop, "BATCH_BYTES", size)
-        monkeypatch.setattr(loop.Writer, "busy", True)  # for ever
+        monkeypatch.setattr(loop.Writer, "ready", False)  # for ever
         consumer: Any = OneByOne()
         worker = Worker(engine, lambda *_: consumer, most)
         made.append(worker)

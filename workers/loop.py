@@ -24,7 +24,7 @@ from workers.batch import Batches, Prepared
 from workers.closer import Closer
 from workers.limit import Limit
 from workers.stops import STOPS
-from workers.writer import Reached, Writer, Written, shares
+from workers.writer import Behind, Reached, Writer, Written, shares
 
 log = logging.getLogger(__name__)
 
@@ -101,17 +101,20 @@ class Worker:
             if batch:
                 # Asked after the batch was read: what is the same now was the same then.
                 self._same_topics()
-                prepared = [self._prepare(share) for share in shares(batch, self._writers)]
+                held = {tp.partition for tp in self._next}
+                prepared = [self._prepare(share) for share in shares(batch, self._writers, held)]
         except Exception:
             # Nothing of what was gathered is written: read all of it again, behind what is being written.
             self._settle()
             self._rewind()
             raise
-        if self._settle():
-            for share, reached in prepared:
+        if prepared:
+            self._writer.wait_until_ready()
+        if self._look() and prepared:
+            for share, _ in prepared:
                 self._ahead |= {TopicPartition(move.topic, move.partition): move.following for move in share.moves}
-                self._writer.start(share, reached)
-        if time.monotonic() - self._lag_at >= LAG_SECONDS or not batch:
+            self._writer.begin(prepared)
+        if time.monotonic() - self._lag_at >= LAG_SECONDS or self._writer.idle:
             self._lag_at = time.monotonic()
             self._measure_lag()
 
@@ -120,13 +123,16 @@ class Worker:
         return self._batches.prepare(share, self._ahead), reached
 
     def _gather(self) -> list[Record]:
-        """A batch: what one poll brings, and while another is being written what more comes."""
+        """A batch: what one poll brings, and while the writer is not ready for it what more comes."""
         self._gathered = []
         self._gathered_bytes = 0
-        self._poll(WRITING_POLL_SECONDS if self._writer.busy else POLL_SECONDS)
-        while self._writer.busy and len(self._gathered) < self._batch_records and self._gathered_bytes < BATCH_BYTES:
+        self._poll(POLL_SECONDS if self._writer.idle else WRITING_POLL_SECONDS)
+        while not self._writer.ready and self._has_room():
             self._poll(WRITING_POLL_SECONDS)
         return [r for r in self._gathered if TopicPartition(r.topic, r.partition) in self._next]
+
+    def _has_room(self) -> bool:
+        return len(self._gathered) < self._batch_records and self._gathered_bytes < BATCH_BYTES
 
     def _poll(self, seconds: float) -> None:
         try:
@@ -138,18 +144,28 @@ class Worker:
         self._gathered += found  # of which the group's callbacks, inside of poll, may have taken some away
 
     def _settle(self) -> bool:
-        """Waits for what is being written. False where not all of it was, and what was not is read again.
+        """Waits for what is being written; see `_look`."""
+        self._writer.wait()
+        return self._look()
+
+    def _look(self) -> bool:
+        """Goes on from what has been written. False where something was not: then nothing is being written any more,
+        and what was not is read again.
 
         Raises what writing it raised, but for a partition that moved on without us.
         """
-        done = self._writer.finish()
+        done = self._writer.done()
+        if any(isinstance(one, BaseException) for one in done):
+            done += self._writer.finish()
         for written in done:
             if isinstance(written, Written):
                 self._advance(written)
-        errors = [error for error in done if isinstance(error, BaseException)]
+        errors = [one for one in done if isinstance(one, BaseException)]
         if errors:
             self._rewind()
         for error in errors:
+            if isinstance(error, Behind):
+                continue
             if not isinstance(error, OffsetMoved):
                 raise error
             # We were away so long that another worker went on. What it has done is done; ask where it stands.

@@ -42,7 +42,7 @@ def run(settings: Settings) -> None:
     Raises SystemExit(1) where it stops by itself.
     """
     take_turns()
-    engine = open_engine(settings.store_url, pool_size=8)  # its writers, what they write next, days, and the checks
+    engine = open_engine(settings.store_url, pool_size=10)  # writers, what they write next, days, checks
     worker = create(settings, engine)
     checks = {"worker": lambda: worker.problem, "store": lambda: ping(engine)}
     admin = AdminServer(settings.admin_host, settings.worker_admin_port, checks)

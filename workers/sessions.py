@@ -31,18 +31,19 @@ def advance(known: SessionRow | None, events: Iterable[Item], positions: Mapping
     dismissed, steps, furthest = row.dismissed, list(row.steps), row.furthest
     viewed = False
     for item in events:
-        at, kind = item.at, item.event.type if item.event is not None else None
+        at, kind, step = item.at, item.event.type if item.event is not None else None, item.step
         first = min(first, at)
         if kind == "view":
             viewed = True
             if started is None or at < started:
                 started = at
-            if item.step and item.step not in steps:
-                steps.append(item.step)
-        elif kind == "complete" and item.step is None:
-            completed = at if completed is None else min(completed, at)
+            if step and step not in steps:
+                steps.append(step)
+        elif kind == "complete" and step is None:
+            if completed is None or at < completed:
+                completed = at
         elif kind == "dismiss":
             dismissed = True
-    if viewed:
-        furthest = max(steps, key=lambda step: (positions.get(step, -1), step), default=None)
+    if viewed and steps:
+        furthest = max([(positions.get(step, -1), step) for step in steps])[1]
     return SessionRow(first, started, completed, dismissed, tuple(steps), furthest, row.timed)

@@ -1,10 +1,13 @@
-"""Writes batches on threads of its own, while the next ones are made ready."""
+"""Writes batches on threads of its own, while the next ones are made ready.
+
+A batch is written in shares. The same partitions are in the same share of each, and a share waits for those before it
+that have one of its partitions and for no other: so none of the threads has nothing to do while another is not done.
+"""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from backends.log import Record, TopicPartition
@@ -17,6 +20,10 @@ Reached = Mapping[TopicPartition, int]
 """The time (epoch ms) of the last record of each partition."""
 
 
+class Behind(Exception):
+    """Not written, since what comes before it in a partition was not."""
+
+
 class Written(NamedTuple):
     """Where the store's offsets now stand, and the times of the last records."""
 
@@ -24,57 +31,90 @@ class Written(NamedTuple):
     reached: Reached
 
 
-class Writer:
-    """Used from one thread. `finish` what is being written before the next is begun."""
+class _Share(NamedTuple):
+    partitions: frozenset[TopicPartition]
+    outcome: Future[Written]
 
-    def __init__(self, write: Callable[[Prepared], Mapping[TopicPartition, int]], threads: int) -> None:
+
+class Writer:
+    """Used from one thread. `write` is called for as many shares at the same time as a batch has."""
+
+    def __init__(self, write: Callable[[Prepared], Mapping[TopicPartition, int]], shares: int) -> None:
         self._write = write
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="writer")
-        self._under_way: list[Future[Written]] = []
+        # Those of a batch may each wait for one of the batch before.
+        self._threads = ThreadPoolExecutor(2 * shares, thread_name_prefix="writer")
+        self._before: list[_Share] = []  # of earlier batches
+        self._last: list[_Share] = []  # of the one that was begun last
+        self._untold: list[Future[Written]] = []
 
     @property
-    def busy(self) -> bool:
-        """Whether anything is being written at this moment."""
-        return any(not one.done() for one in self._under_way)
+    def idle(self) -> bool:
+        """Nothing is being written, and all that was has been told."""
+        return not self._untold
 
-    def start(self, batch: Prepared, reached: Reached) -> None:
-        """Returns at once. Batches that are written at the same time are of different partitions."""
-        self._under_way.append(self._threads.submit(lambda: Written(self._write(batch), reached)))
+    @property
+    def ready(self) -> bool:
+        """Whether one of the threads has nothing to do, or will have as soon as it looks: time to begin a batch."""
+        if not all(share.outcome.done() for share in self._before):
+            return False
+        return not self._last or any(share.outcome.done() for share in self._last)
+
+    def begin(self, batch: Sequence[tuple[Prepared, Reached]]) -> None:
+        """Returns at once; `ready` or not. The shares of a batch are of different partitions."""
+        earlier = [share for share in self._before + self._last if not _succeeded(share.outcome)]
+        self._before, self._last = earlier, []
+        for prepared, reached in batch:
+            partitions = frozenset(TopicPartition(move.topic, move.partition) for move in prepared.moves)
+            ahead = [share.outcome for share in earlier if share.partitions & partitions]
+            outcome = self._threads.submit(self._write_behind, ahead, prepared, reached)
+            self._last.append(_Share(partitions, outcome))
+            self._untold.append(outcome)
+
+    def wait_until_ready(self) -> None:
+        wait_for([share.outcome for share in self._before])
+        wait_for([share.outcome for share in self._last], return_when=FIRST_COMPLETED)
 
     def wait(self) -> None:
-        """Until nothing is being written. What came of it is told by `finish`."""
-        wait_for(self._under_way)
+        """Until nothing is being written."""
+        wait_for([share.outcome for share in self._before + self._last])
+
+    def done(self) -> list[Written | BaseException]:
+        """What came of each share that has ended, each told once."""
+        ended = [one for one in self._untold if one.done()]
+        self._untold = [one for one in self._untold if one not in ended]
+        return [one.exception() or one.result() for one in ended]
 
     def finish(self) -> list[Written | BaseException]:
-        """What came of each batch that was begun since the last call."""
-        under_way, self._under_way = self._under_way, []
-        wait_for(under_way)
-        return [one.exception() or one.result() for one in under_way]
+        """Waits until nothing is being written; what is begun next waits for nothing, whatever came of this."""
+        self.wait()
+        self._before, self._last = [], []
+        return self.done()
 
     def close(self) -> None:
         """Waits for what is being written."""
         self._threads.shutdown()
 
+    def _write_behind(self, ahead: Sequence[Future[Written]], prepared: Prepared, reached: Reached) -> Written:
+        if any(one.exception() is not None for one in ahead):  # which waits for it
+            raise Behind
+        return Written(self._write(prepared), reached)
 
-def shares(batch: Sequence[Record], most: int, least_bytes: int = SHARE_BYTES) -> list[list[Record]]:
-    """A batch as up to so many of about the same size and not less than that, to be written at the same time.
 
-    By the partition's number, so that an organisation is in one of them, and in the order of each partition.
+def _succeeded(outcome: Future[Written]) -> bool:
+    return outcome.done() and outcome.exception() is None
+
+
+def shares(
+    batch: Sequence[Record], most: int, held: Collection[int], least_bytes: int = SHARE_BYTES
+) -> list[list[Record]]:
+    """A batch as up to so many of not less than that, to be written at the same time.
+
+    By the partition's number, so that an organisation is in one of them, and in the order of each partition. `held`
+    are the numbers of all partitions of this worker: so that each is in the same share of every large batch.
     """
-    by_partition: defaultdict[int, list[Record]] = defaultdict(list)
+    number = max(1, min(most, sum(len(record.value) for record in batch) // least_bytes))
+    places = {partition: place % number for place, partition in enumerate(sorted(held))}
+    made: defaultdict[int, list[Record]] = defaultdict(list)
     for record in batch:
-        by_partition[record.partition].append(record)
-    sizes = {partition: sum(len(r.value) for r in records) for partition, records in by_partition.items()}
-    number = max(1, min(most, sum(sizes.values()) // least_bytes))
-    made = [_Share(0, []) for _ in range(number)]
-    for partition in sorted(sizes, key=lambda one: sizes[one], reverse=True):
-        smallest = min(made, key=lambda share: share.size)
-        smallest.size += sizes[partition]
-        smallest.records += by_partition[partition]
-    return [share.records for share in made if share.records]
-
-
-@dataclass(slots=True)
-class _Share:
-    size: int
-    records: list[Record]
+        made[places[record.partition]].append(record)
+    return list(made.values())
