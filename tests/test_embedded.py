@@ -19,8 +19,18 @@ print(*sys.modules)
 """
 
 
+def imported(folder: Path) -> set[str]:
+    """The modules of a process that has run the whole system in this folder."""
+    done = subprocess.run([sys.executable, "-c", RUN, folder], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
 def test_on_sqlite_nothing_is_imported_for_other_logs_stores_and_limits(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", RUN, tmp_path / "data"], capture_output=True, text=True, check=True)
-    has = set(done.stdout.split())
+    has = imported(tmp_path / "data")
     assert {"cli.embedded", "workers.loop", "sqlalchemy.dialects.sqlite"} <= has
     assert not has & {"kafka", "psycopg", "redis", "httpx", "rich"}
+
+
+def test_tables_of_this_release_need_no_migrations(tmp_path: Path) -> None:
+    for _ in ("made", "found"):
+        assert "alembic" not in imported(tmp_path / "data")
