@@ -5,11 +5,14 @@ import sys
 from pathlib import Path
 
 RUN = """
-import os, signal, sys
+import gc, os, signal, sys
 from pathlib import Path
+from service import garbage
+garbage.put_off()
 from cli import embedded
 
 def started():
+    assert gc.isenabled() and gc.get_freeze_count() and gc.get_threshold()[0] == garbage.GARBAGE_OBJECTS
     os.kill(os.getpid(), signal.SIGTERM)
 
 settings = embedded.settings_in(Path(sys.argv[1]), 0, 0)
