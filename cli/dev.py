@@ -67,8 +67,7 @@ def _developer(store_url: str) -> dict[str, str]:
     user = str(uuid.uuid4())
     catalog.add_member(organisation, user)
     flows = flows_of(organisation, random.Random())
-    for flow in flows:
-        catalog.import_flow(flow)
+    catalog.import_flow(*flows)
     made = {"key": catalog.create_key(organisation), "user": user, "flow": flows[0].flow_id}
     engine.dispose()
     return made

@@ -385,6 +385,17 @@ def test_the_partitions_of_a_dead_member_move_when_its_lease_is_over(tmp_path: P
     heir.close()
 
 
+def test_a_table_that_a_file_of_the_sqlite_log_has_not_is_made(tmp_path: Path) -> None:
+    from backends.log.sqlite import _TABLES, connect
+
+    for lost in sorted(_TABLES):
+        with closing(connect(f"{tmp_path}/log.db")) as connection:
+            connection.execute(f"DROP TABLE {lost}")
+        with closing(connect(f"{tmp_path}/log.db")) as connection:
+            assert connection.execute(f"SELECT count(*) FROM {lost}").fetchone() == (0,)
+            assert not connection.in_transaction
+
+
 def test_a_member_of_the_sqlite_log_knows_at_once_what_it_was_assigned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
