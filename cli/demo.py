@@ -76,8 +76,7 @@ def _play(console: Console, folder: Path, events: int, seed: int) -> bool:
     flows = [flows_of(organisation, rng) for organisation in organisations]
     for organisation, theirs in zip(organisations, flows, strict=True):
         catalog.add_member(organisation, user)
-        for flow in theirs:
-            catalog.import_flow(flow)
+        catalog.import_flow(*theirs)
     child = _start(folder, port, admin_port)
     try:
         _wait_ready(child, admin_port)

@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from cli.output import command
-from cli.token import session_token
-from cli.traffic import flows_of
+from service import garbage
 
 PORT = click.IntRange(1, 65535)
 
@@ -30,7 +29,9 @@ def dev(data: Path, port: int, admin_port: int) -> None:
 
     Edge, worker and reader are one process, on SQLite files; it prints commands to try it with.
     """
+    garbage.put_off()
     from cli import embedded
+    from cli.token import session_token
     from service import logs
 
     logs.configure("warning")
@@ -58,6 +59,7 @@ def _developer(store_url: str) -> dict[str, str]:
     """An organisation with a key, a member and flows to play with. Only for this machine."""
     from backends.store.catalog import Catalog
     from backends.store.engine import open_engine
+    from cli.traffic import flows_of
 
     engine = open_engine(store_url)
     catalog = Catalog(engine)
@@ -65,8 +67,7 @@ def _developer(store_url: str) -> dict[str, str]:
     user = str(uuid.uuid4())
     catalog.add_member(organisation, user)
     flows = flows_of(organisation, random.Random())
-    for flow in flows:
-        catalog.import_flow(flow)
+    catalog.import_flow(*flows)
     made = {"key": catalog.create_key(organisation), "user": user, "flow": flows[0].flow_id}
     engine.dispose()
     return made

@@ -3,6 +3,7 @@
 import click
 
 from cli.output import command, configured
+from service import garbage
 
 
 @click.command()
@@ -20,6 +21,7 @@ def edge(processes: int) -> None:
     With --processes 3 the admin ports are ZENSTEP_EDGE_ADMIN_PORT and the two after it, and the spools are the folders
     1, 2 and 3 in ZENSTEP_SPOOL_PATH. One that ends is replaced.
     """
+    garbage.put_off()
     from ingest.main import run
 
     run(configured(), processes)
@@ -29,6 +31,7 @@ def edge(processes: int) -> None:
 @command
 def worker() -> None:
     """Consume the log and count each event exactly once."""
+    garbage.put_off()
     from workers.main import run
 
     run(configured())
@@ -38,6 +41,7 @@ def worker() -> None:
 @command
 def reader() -> None:
     """Answer analytics over HTTP."""
+    garbage.put_off()
     from readers.main import run
 
     run(configured())

@@ -7,13 +7,12 @@ known bot.
 
 from functools import lru_cache
 
-from crawleruseragents import is_crawler
-
 from ingest.answers import Headers
+from ingest.crawlers import is_crawler
 from service.fields import values
 
 MAX_LENGTH = 512
-"""What is looked at: the list's patterns are slow on long text, and a browser says less."""
+"""What is looked at: the list is long, and a browser says less."""
 
 
 def is_bot(headers: Headers) -> bool:
@@ -23,7 +22,4 @@ def is_bot(headers: Headers) -> bool:
 
 @lru_cache(10_000)
 def _known(user_agent: bytes) -> bool:
-    return bool(is_crawler(user_agent.decode("latin-1")))
-
-
-_known(b"")  # the list's patterns are compiled now, not at the first request
+    return is_crawler(user_agent.decode("latin-1"))

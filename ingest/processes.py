@@ -1,7 +1,9 @@
 """An edge of several processes on one port: what each has of its own, and what must not be left to none."""
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from backends.spool import Spool, SpoolError
 from backends.spool.folders import spool_of, spools_in
@@ -10,12 +12,12 @@ from service.settings import Settings, SettingsError
 
 def settings_of(settings: Settings, process: int) -> Settings:
     """Of one of several, numbered from 1: a spool in the spool's folder, and the admin port after the one before it."""
-    own: dict[str, object] = {}
+    own: dict[str, Any] = {}
     if settings.spool_path is not None:
         own["spool_path"] = str(spool_of(Path(settings.spool_path), process))
     if settings.edge_admin_port:
         own["edge_admin_port"] = settings.edge_admin_port + process - 1
-    return settings.model_copy(update=own)
+    return replace(settings, **own)
 
 
 def check_spools(settings: Settings, processes: int) -> None:

@@ -24,7 +24,8 @@ from service.admin import AdminServer
 from service.clients import Clients, networks
 from service.listen import listen
 from service.serve import serve
-from service.settings import Settings, split
+from service.settings import Settings
+from service.values import split
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class ReaderService:
 def _secret(settings: Settings) -> str:
     """What addresses of clients are digested with: the edge's, so that a client is the same to all, where it is set."""
     secret = settings.user_hash_secret or settings.jwt_secret
-    return secret.get_secret_value() if secret else secrets.token_hex(32)
+    return secret or secrets.token_hex(32)
 
 
 def run(settings: Settings) -> None:

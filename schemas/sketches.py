@@ -4,7 +4,11 @@ Sizes are chosen for the contract: 16,384 registers give a standard error of 0.8
 thousand users), a KLL of k = 350 a rank error of 0.8 %. Changing either changes what stored bytes can promise.
 """
 
+import os
 from collections.abc import Iterable
+
+# datasketches imports numpy, and its OpenBLAS starts a thread a core, for algebra that nobody does here.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from datasketches import hll_sketch, hll_union, kll_floats_sketch, tgt_hll_type
 

@@ -11,7 +11,7 @@ import time
 from types import FrameType
 from typing import NoReturn
 
-from service.serve import settle
+from service.garbage import settle
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """Runs an ASGI application until SIGTERM: readiness goes off, what is in flight is answered, then it returns."""
 
-import gc
 import signal
 import socket
 from collections.abc import Iterator
@@ -11,12 +10,11 @@ from starlette.types import ASGIApp
 
 from service.admin import AdminServer
 from service.connections import BoundedProtocol
+from service.garbage import settle
 from service.listen import BACKLOG
 from service.threads import take_turns
 
 DRAIN_SECONDS = 15
-GARBAGE_OBJECTS = 3_000
-"""So many more than were given back, and the collector looks for cycles. A good request makes none; a refusal may."""
 
 
 class _Server(uvicorn.Server):
@@ -55,13 +53,6 @@ def config(app: ASGIApp) -> uvicorn.Config:
         timeout_graceful_shutdown=DRAIN_SECONDS,
         backlog=BACKLOG,
     )
-
-
-def settle() -> None:
-    """What has been made so far stays; the collector need not look at it again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE_OBJECTS, 10, 10)
 
 
 def serve(app: ASGIApp, listener: socket.socket, admin: AdminServer) -> None:

@@ -45,7 +45,8 @@ class World(NamedTuple):
 
     def environment(self) -> dict[str, object]:
         """The settings as tests/processes.py gives them to a real process."""
-        return self.settings.model_dump(exclude_unset=True) | {"user_hash_secret": SECRET}
+        given = {name: value for name, value in vars(self.settings).items() if value != getattr(Settings, name)}
+        return given | {"user_hash_secret": SECRET}
 
 
 def make_world(log_url: str, store_url: str, topics: bool = True, **settings: object) -> World:

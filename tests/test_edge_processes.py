@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -173,7 +174,7 @@ def test_one_that_is_killed_loses_nothing_that_was_acknowledged_and_is_replaced(
     tmp_path: Path, world: World, log: str
 ) -> None:
     if log == "away":  # its topics are still to be made: all goes into the two spools
-        other = world.settings.model_copy(update={"topic_prefix": f"t{uuid.uuid4().hex}"})
+        other = replace(world.settings, topic_prefix=f"t{uuid.uuid4().hex}")
         world = world._replace(settings=other)
     acknowledged: set[str] = set()
     done = threading.Event()
@@ -259,7 +260,7 @@ def test_children_end_in_order_when_their_parent_is_killed(world: World, tmp_pat
 
 
 def test_limits_are_counted_together(world: World, tmp_path: Path, redis_url: str) -> None:
-    limited = world._replace(settings=world.settings.model_copy(update={"limits_url": redis_url}))
+    limited = world._replace(settings=replace(world.settings, limits_url=redis_url))
     key = bearer(world.keys[1])
     with edges(limited, tmp_path) as running, ThreadPoolExecutor(8) as senders:
         answered = list(senders.map(lambda _: httpx.get(f"{running.base}{HEARTBEAT}", headers=key), range(30)))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -56,7 +57,7 @@ def world(tmp_path: Path) -> World:
 def without_topics(world: World, **settings: object) -> World:
     """On the same store and log, whose topics are still to be made: as good as away."""
     prefix = {"topic_prefix": f"t{uuid.uuid4().hex}"}
-    return world._replace(settings=world.settings.model_copy(update=prefix | settings))
+    return world._replace(settings=replace(world.settings, **prefix | settings))
 
 
 def sent_id(running: Running, key: int = 0) -> str:

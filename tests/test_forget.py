@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,7 @@ def test_what_makes_no_sense_is_one_line(local: Installed, options: list[str], p
 
 
 def test_without_the_edges_secret_nothing_is_hashed(local: Installed) -> None:
-    settings = local.world.settings.model_copy(update={"user_hash_secret": None})
+    settings = replace(local.world.settings, user_hash_secret=None)
     local.world = local.world._replace(settings=settings)
     local.variables = {"ZENSTEP_USER_HASH_SECRET": ""}
     refused = local.refuses("forget", "--org", local.organisation, "--user", USER)

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def running(own_world: World) -> Iterator[Running]:
 
 
 def sharing(world: World, url: str) -> World:
-    return world._replace(settings=world.settings.model_copy(update={"limits_url": url}))
+    return world._replace(settings=replace(world.settings, limits_url=url))
 
 
 @contextmanager
@@ -185,7 +186,7 @@ def test_an_edge_whose_redis_was_never_there_serves_all_the_same(own_world: Worl
 
 
 def test_behind_a_trusted_proxy_clients_are_counted_apart(own_world: World) -> None:
-    settings = own_world.settings.model_copy(update={"trusted_proxies": "127.0.0.0/8"})
+    settings = replace(own_world.settings, trusted_proxies="127.0.0.0/8")
     with edge(own_world._replace(settings=settings)) as client:
         for left in (59, 58):
             for address in ("203.0.113.9", "203.0.113.10"):

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -382,6 +383,35 @@ def test_the_partitions_of_a_dead_member_move_when_its_lease_is_over(tmp_path: P
     assert len(heir.assignment()) == 2
     dead._connection.close()
     heir.close()
+
+
+def test_a_table_that_a_file_of_the_sqlite_log_has_not_is_made(tmp_path: Path) -> None:
+    from backends.log.sqlite import _TABLES, connect
+
+    for lost in sorted(_TABLES):
+        with closing(connect(f"{tmp_path}/log.db")) as connection:
+            connection.execute(f"DROP TABLE {lost}")
+        with closing(connect(f"{tmp_path}/log.db")) as connection:
+            assert connection.execute(f"SELECT count(*) FROM {lost}").fetchone() == (0,)
+            assert not connection.in_transaction
+
+
+def test_a_member_of_the_sqlite_log_knows_at_once_what_it_was_assigned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backends.log import sqlite_group
+
+    url = f"sqlite:///{tmp_path}/log.db"
+    with closing(open_admin(url)) as admin:
+        admin.create_topic("t", PARTITIONS, 1)
+    waits: list[float] = []
+    clock = SimpleNamespace(monotonic=itertools.count(0, 0.1).__next__, sleep=waits.append)
+    monkeypatch.setattr(sqlite_group, "time", clock)
+    with closing(Member(url, "t", "g")) as member:
+        member.poll(2.0)
+        assert (len(member.assigned), waits) == (PARTITIONS, [])
+        member.poll(2.0)
+        assert waits
 
 
 def test_the_sqlite_log_forgets_and_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_every_operation_that_is_served_is_in_the_document_and_the_other_way_rou
         assert isinstance(route.app, Endpoint)
         for method, operation in route.app.operations.items():
             served[method, plain(route.path)] = operation.bucket
-    reader = ReaderService(running.world.settings.model_copy(update={"jwt_secret": SECRET}), engine)
+    reader = ReaderService(replace(running.world.settings, jwt_secret=SECRET), engine)
     for route in reader.routes():
         assert isinstance(route, Route)
         served["GET", plain(route.path)] = "analytics"

@@ -5,6 +5,7 @@ must be what the command prints, with `...` for what differs from run to run. Ta
 again, or that need a container engine, are only looked up in the Makefile. A block of another kind fails.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -243,7 +244,7 @@ def test_the_table_of_settings_is_current() -> None:
 
 
 def test_ports_and_numbers_are_the_programs_own() -> None:
-    fields = settings.Settings.model_fields
+    fields = {field.name: field for field in dataclasses.fields(settings.Settings)}
     for port, variable in PORTS.items():
         assert str(fields[variable.removeprefix("ZENSTEP_").lower()].default) == port
         assert re.search(rf"^\| `zenstep \w+` \|.*\b{port}\b", README, re.MULTILINE), port

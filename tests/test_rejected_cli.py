@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -306,7 +307,7 @@ def test_a_log_that_is_away_is_one_line_and_nothing_is_marked(local: Installed, 
     file = tmp_path / "a file"
     file.touch()
     settings: dict[str, Any] = {"log_url": f"sqlite:///{file}/log.db"}
-    local.world = local.world._replace(settings=local.world.settings.model_copy(update=settings))
+    local.world = local.world._replace(settings=replace(local.world.settings, **settings))
     assert local.refuses("rejected", "replay").startswith("the log does not answer: ")
     assert marked(local) == 0
 

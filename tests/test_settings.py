@@ -1,12 +1,15 @@
 """The settings: read from the environment, each wrong one named, none of their values repeated, all documented."""
 
+from dataclasses import fields
+
 import pytest
 from click.testing import CliRunner
 
 from cli.main import main
 from service.settings import Settings, SettingsError, load
 
-NAMES = [f"ZENSTEP_{name.upper()}" for name in Settings.model_fields]
+SETTINGS = [field.name for field in fields(Settings)]
+NAMES = [f"ZENSTEP_{name.upper()}" for name in SETTINGS]
 WRONG = {
     "ZENSTEP_LOG_URL": ["", "planted", "amqp://planted", "sqlite://planted"],
     "ZENSTEP_STORE_URL": ["", "planted", "mysql://u:planted@h/d"],
@@ -58,7 +61,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_everything_has_a_default_but_the_secrets() -> None:
     settings = load()
-    unset = {name for name in Settings.model_fields if getattr(settings, name) is None}
+    unset = {name for name in SETTINGS if getattr(settings, name) is None}
     assert unset == {"user_hash_secret", "jwt_secret", "jwks_url", "spool_path", "jwt_issuer", "limits_url"}
 
 
@@ -88,6 +91,13 @@ def test_what_is_set_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZENSTEP_SOMETHING_ELSE", "ignored")
     settings = load(edge_port=1234)
     assert (settings.log_url, settings.partitions, settings.edge_port) == ("kafka://one:9092,two:9092", 32, 1234)
+
+
+def test_numbers_are_numbers_and_names_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"spool_max_age": "60", "spool_max_bytes": " 2097152 ", "poison_share": "1"}.items():
+        monkeypatch.setenv(f"zenstep_{name}", value)
+    settings = load()
+    assert repr([settings.spool_max_age, settings.spool_max_bytes, settings.poison_share]) == "[60.0, 2097152, 1.0]"
 
 
 @pytest.mark.parametrize("name", ["user_hash_secret", "jwt_secret", "jwks_url", "jwt_issuer"])

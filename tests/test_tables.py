@@ -1,5 +1,6 @@
 """The tables: what distributes them, and that the migrations make what the code believes in."""
 
+import sqlite3
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,12 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
-import schemas
 from backends.store.counting import Counting
 from backends.store.days import create_day_partitions
 from backends.store.engine import ENVIRONMENT_ERRORS, copy, open_engine
-from backends.store.migrate import migrate
+from backends.store.migrate import MIGRATIONS, head, migrate
 from backends.store.rows import seen_rows
 from schemas import tables as t
 
@@ -33,6 +34,25 @@ def test_the_migrations_make_the_tables_that_the_code_describes(store_url: str) 
     engine.dispose()
 
 
+def test_a_new_file_is_what_all_migrations_one_by_one_would_have_made(tmp_path: Path) -> None:
+    dumps = []
+    for name, first in (("new", None), ("old", "0001")):
+        engine = open_engine(f"sqlite:///{tmp_path}/{name}.db")
+        if first is not None:
+            upgrade(engine, first)
+        migrate(engine)
+        with engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, sqlite3.Connection)
+            dumps.append([" ".join(statement.split()) for statement in driver.iterdump()])
+        engine.dispose()
+    assert sorted(dumps[0]) == sorted(dumps[1])
+
+
+def test_the_last_migration_is_the_one_that_alembic_comes_to() -> None:
+    assert head() == ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+
 def test_ids_of_an_older_release_are_known_after_its_migration(store_url: str) -> None:
     organisation, event, day = "c0ffee00-0000-4000-8000-00000000abcd", "018f3b2a-0000-7000-8000-00000000abcd", 20_000
     engine = open_engine(store_url)
@@ -43,12 +63,7 @@ def test_ids_of_an_older_release_are_known_after_its_migration(store_url: str) -
         else:
             for table in [*t.metadata.sorted_tables, "alembic_version"]:
                 connection.exec_driver_sql(f"DROP TABLE {table}")
-    config = Config()
-    config.set_main_option("script_location", str(Path(schemas.__file__).parent / "migrations"))
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0005")
-        connection.commit()
+    upgrade(engine, "0005")
     create_day_partitions(engine, [day])
     kept = event if engine.dialect.name == "postgresql" else event.replace("-", "")
     with engine.begin() as connection:
@@ -59,6 +74,15 @@ def test_ids_of_an_older_release_are_known_after_its_migration(store_url: str) -
         assert transaction.seen_on_any_day([(organisation, event)]) == {(organisation, event)}
         assert transaction.add_seen([(organisation, day, event)]) == {(organisation, event)}
     engine.dispose()
+
+
+def upgrade(engine: sa.Engine, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.commit()
 
 
 def _described(item: object, name: str | None, kind: str, *_: object) -> bool:

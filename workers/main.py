@@ -10,6 +10,7 @@ from backends.log import open_consumer
 from backends.store.engine import open_engine, ping
 from schemas.topics import Topics
 from service.admin import AdminServer
+from service.garbage import settle
 from service.settings import Settings
 from service.threads import take_turns
 from workers.limit import Limit
@@ -53,6 +54,7 @@ def run(settings: Settings) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    settle()
     log.info("worker runs", extra={"admin": admin.port})
     try:
         well = work(worker)

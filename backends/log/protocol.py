@@ -83,6 +83,8 @@ class Consumer(Protocol):
     def poll(self, timeout: float, max_records: int) -> list[Record]:
         """Records in order within each partition, none after `timeout` seconds without any.
 
+        None sooner than that is allowed where partitions were assigned: a worker that waits for nothing is ready.
+
         Takes part in the group: `on_revoke` and `on_assign` run inside this call, in that order, on its thread.
         The log reads on from the offset that `on_assign` returned for each partition. What `on_assign` raises comes
         out of this call, and the next one asks it again. Raises LogUnavailable, OffsetOutOfRange.

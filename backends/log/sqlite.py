@@ -4,6 +4,7 @@ An append is acknowledged after its transaction is fsynced; those that arrive wh
 """
 
 import queue
+import re
 import sqlite3
 import threading
 import time
@@ -44,6 +45,7 @@ CREATE TABLE IF NOT EXISTS commits (
     "group" TEXT, topic TEXT, partition INTEGER, next_offset INTEGER NOT NULL, PRIMARY KEY ("group", topic, partition))
     WITHOUT ROWID;
 """
+_TABLES = set(re.findall(r"EXISTS (\w+)", _SCHEMA))
 
 
 def connect(path: str) -> sqlite3.Connection:
@@ -53,11 +55,17 @@ def connect(path: str) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        connection.executescript(_SCHEMA)
+        _make_tables(connection)
         _add_identities(connection)
     except (sqlite3.Error, OSError) as error:
         raise LogUnavailable(f"cannot open {path}: {error}") from error
     return connection
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    """In one transaction, since each waits for the disk; and in none where all are there."""
+    if not {row[0] for row in connection.execute("SELECT name FROM sqlite_master")} >= _TABLES:
+        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")
 
 
 def _add_identities(connection: sqlite3.Connection) -> None:

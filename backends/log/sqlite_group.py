@@ -44,7 +44,7 @@ class SqliteLogConsumer:
     def poll(self, timeout: float, max_records: int) -> list[Record]:
         deadline = time.monotonic() + timeout
         while True:
-            self._take_part()
+            assigned = self._take_part()
             found, self._positions = read(self._connection, self._positions, max_records)
             if found:
                 # The next poll begins with another partition, so that a busy one does not starve the rest.
@@ -52,7 +52,7 @@ class SqliteLogConsumer:
                 self._positions[first] = self._positions.pop(first)
                 return found
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or assigned:
                 return []
             time.sleep(min(left, IDLE_SECONDS))
 
@@ -91,8 +91,11 @@ class SqliteLogConsumer:
             c.execute('DELETE FROM members WHERE "group" = ? AND member = ?', (self._group, self._member))
         self._connection.close()
 
-    def _take_part(self) -> None:
-        """Renews the lease, lets go of what is another's, takes what is free; a few times a second at most."""
+    def _take_part(self) -> bool:
+        """Renews the lease, lets go of what is another's, takes what is free; a few times a second at most.
+
+        True where partitions were assigned.
+        """
         if time.monotonic() - self._checked_at >= HEARTBEAT_SECONDS:
             with transaction(self._connection) as c:
                 self._renew(c)
@@ -105,10 +108,12 @@ class SqliteLogConsumer:
                 taken = self._claim(c, sorted(mine - held))
             self._unpositioned.extend(taken)
             self._checked_at = time.monotonic()
-        if self._unpositioned:
+        assigned = bool(self._unpositioned)
+        if assigned:
             positions = self._on_assign(list(self._unpositioned))
             self._positions.update({tp: positions[tp] for tp in self._unpositioned})
             self._unpositioned.clear()
+        return assigned
 
     def _revoke(self, partitions: list[TopicPartition]) -> None:
         positioned = [tp for tp in partitions if tp in self._positions]

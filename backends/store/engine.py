@@ -1,10 +1,11 @@
 """Opens the store. The one place that knows which database it is; all else speaks SQLAlchemy Core to either."""
 
 import sqlite3
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -21,6 +22,8 @@ _ENVIRONMENT_CLASSES = {"08", "25", "28", "3D", "3F", "40", "53", "55", "57", "5
 # them, which no other value would mend.
 _ENVIRONMENT_STATES = {"42501", "42P01", "42703", "42704", "0A000"}
 
+_UNDEFINED_TABLE = "42P01"
+
 # A worker frozen in mid-transaction holds its partitions' offsets; after this its successors go on without it.
 _IDLE_MS = 15_000
 
@@ -36,8 +39,13 @@ def is_environment(error: BaseException) -> bool:
         return state[:2] in _ENVIRONMENT_CLASSES or state in _ENVIRONMENT_STATES
     if type(original) is sqlite3.DatabaseError:  # the file is damaged, or no database
         return True
-    unwrapped = (psycopg.OperationalError, psycopg.InterfaceError, sqlite3.OperationalError, sqlite3.InterfaceError)
+    unwrapped = tuple(kind for driver in _drivers() for kind in (driver.OperationalError, driver.InterfaceError))
     return isinstance(original, unwrapped) or isinstance(error, ENVIRONMENT_ERRORS)
+
+
+def _drivers() -> list[Any]:
+    """Those that an error can be of. PostgreSQL's is imported with the first engine for it, since that takes 100 ms."""
+    return [sqlite3, sys.modules["psycopg"]] if "psycopg" in sys.modules else [sqlite3]
 
 
 def open_engine(url: str, pool_size: int = 5) -> sa.Engine:
@@ -61,7 +69,7 @@ def ping(engine: sa.Engine) -> str | None:
         with engine.connect() as connection:
             connection.execute(sa.text("SELECT next_offset FROM offsets LIMIT 1"))
     except ENVIRONMENT_ERRORS as error:
-        missing = "no such table" in str(error) or isinstance(error.__cause__, psycopg.errors.UndefinedTable)
+        missing = "no such table" in str(error) or getattr(error.__cause__, "sqlstate", None) == _UNDEFINED_TABLE
         return "no tables; run zenstep migrate" if missing else "does not answer"
     return None
 
@@ -91,7 +99,9 @@ def _postgres(url: sa.URL, pool_size: int) -> sa.Engine:
 def _sorted_out(context: sa.engine.ExceptionContext) -> BaseException | None:
     """The drivers' types are not by whose fault it is: a standby is an InternalError, too long a key Operational."""
     original, error = context.original_exception, context.sqlalchemy_exception
-    if not isinstance(original, psycopg.Error | sqlite3.Error) or not isinstance(error, sa.exc.DBAPIError):
+    if not isinstance(original, tuple(driver.Error for driver in _drivers())):
+        return None
+    if not isinstance(error, sa.exc.DBAPIError):
         return None
     if is_environment(original):
         kind: type[sa.exc.DBAPIError] = sa.exc.OperationalError
@@ -109,6 +119,8 @@ def copy(connection: sa.Connection, table: sa.Table, columns: Iterable[str], row
 
     SQLAlchemy has no way to it, so its errors are told here as it would tell them.
     """
+    import psycopg  # see _drivers
+
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     statement = f"COPY {table.name} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"

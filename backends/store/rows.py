@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 T = TypeVar("T")
 Columns = tuple[sa.Column[Any], ...]
@@ -51,7 +50,7 @@ def _arrays(columns: Columns) -> sa.FromClause:
     arrays, names = [], []
     for column in columns:
         kind = _FORMS.get(type(column.type), _TEXT)[0]
-        array = sa.cast(sa.bindparam(f"given_{column.name}", type_=sa.Text), postgresql.ARRAY(kind))
+        array = sa.cast(sa.bindparam(f"given_{column.name}", type_=sa.Text), sa.ARRAY(kind))
         # As a query of its own it is read once: the planner would read it for its length, and the executor again.
         arrays.append(sa.select(array).scalar_subquery())
         names.append(sa.column(column.name, kind))
