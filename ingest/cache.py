@@ -12,9 +12,9 @@ from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 import sqlalchemy as sa
-from prometheus_client import Counter
 
 from ingest.answers import unavailable
+from service.counts import LoopCounter
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class ReadThrough(Generic[V]):
     def __init__(
         self,
         lookup: Callable[[str], Awaitable[V | None]],
-        lookups: Counter,
+        lookups: LoopCounter,
         size: int,
         flights: int = 1_000,
         fresh: float = 20.0,

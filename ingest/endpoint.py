@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from prometheus_client import Counter
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
@@ -20,6 +19,7 @@ from ingest.problems import Problem
 from ingest.refused import STATUSES, Case, Refused
 from schemas.ids import is_uuid
 from service import metrics
+from service.counts import Count
 from service.cycle import direct
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Endpoint:
         self._gate = gate
         self._allowed = [*operations, *(["HEAD"] if "GET" in operations else []), "OPTIONS"]
         self._seconds = metrics.http_seconds.labels(path)
-        self._answered: dict[tuple[str, int], Counter] = {}  # by method and status: as few as of either
+        self._answered: dict[tuple[str, int], Count] = {}  # by method and status: as few as of either
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
