@@ -119,32 +119,34 @@ def envelope(
     request: EventsRequest, organisation: str, environment: str | None, received: int, hasher: UserHasher
 ) -> Envelope:
     """What goes into the log of a valid request. `received` is epoch ms."""
-    people = {event.user_id for event in request.events if event.user_id is not None}  # nearly always one
-    users: dict[str | None, str] = {user: hasher.hash(organisation, user) for user in people}
+    users: dict[str | None, str] = {}  # nearly always one
+    events: list[RecordEvent] = []
+    for event in request.events:
+        user, time, url = event.user_id, event.timestamp, event.url
+        if user is not None and user not in users:
+            users[user] = hasher.hash(organisation, user)
+        events.append(
+            RecordEvent(
+                id=event.id or uuid7(received),
+                type=event.event_type,
+                flow=event.flow_id,
+                step=event.step_id,
+                session=event.session_id,
+                user=users.get(user),
+                anon=event.anonymous_id,
+                name=event.name,
+                data=event.data,
+                time=time if time.__class__ is int else epoch_ms(time),
+                url=page_address(url) if url else None,
+            )
+        )
     return Envelope(
         v=VERSION,
         org=organisation,
         received=received,
         env=environment,
         sent=epoch_ms(request.sent_at),
-        events=[_event(event, received, users) for event in request.events],
-    )
-
-
-def _event(event: Event, received: int, users: dict[str | None, str]) -> RecordEvent:
-    time, url = event.timestamp, event.url
-    return RecordEvent(
-        id=event.id or uuid7(received),
-        type=event.event_type,
-        flow=event.flow_id,
-        step=event.step_id,
-        session=event.session_id,
-        user=users.get(event.user_id),
-        anon=event.anonymous_id,
-        name=event.name,
-        data=event.data,
-        time=time if time.__class__ is int else epoch_ms(time),
-        url=page_address(url) if url else None,
+        events=events,
     )
 
 
