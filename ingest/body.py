@@ -7,7 +7,6 @@ import re
 from starlette.types import Receive
 
 from ingest.answers import (
-    Headers,
     Refusal,
     invalid,
     request_timeout,
@@ -17,7 +16,7 @@ from ingest.answers import (
 )
 from ingest.inflate import CODINGS, inflate
 from ingest.problems import Problem
-from service.fields import values
+from service.fields import Headers, values
 
 MAX_BODY_BYTES = 512 * 1024
 """As sent, and inflated."""

@@ -9,8 +9,7 @@ from functools import lru_cache
 
 from crawleruseragents import is_crawler
 
-from ingest.answers import Headers
-from service.fields import values
+from service.fields import Headers, values
 
 MAX_LENGTH = 512
 """What is looked at: the list's patterns are slow on long text, and a browser says less."""

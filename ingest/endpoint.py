@@ -11,13 +11,14 @@ from starlette.types import Receive, Scope, Send
 
 from backends.store.catalog import Key
 from ingest import answers, cors
-from ingest.answers import Headers, Refusal
+from ingest.answers import Refusal
 from ingest.body import ClientGone, body_at_hand, read_body
 from ingest.gate import Gate
 from ingest.privacy import treatment
 from ingest.problems import Problem
 from ingest.refused import STATUSES, Case, Refused
 from schemas.ids import is_uuid
+from schemas.limits import Verdict
 from service import metrics
 from service.counts import Count
 from service.cycle import direct
@@ -84,7 +85,7 @@ class Endpoint:
         started = time.perf_counter()
         method = scope["method"]
         headers: Sequence[tuple[bytes, bytes]]
-        limits: Headers = []
+        limits: Verdict | None = None
         call = refused = None
         try:
             if method == "OPTIONS" and self.operations:
@@ -97,7 +98,8 @@ class Endpoint:
                 if operation.bucket is None:
                     key, limits = NOBODY, await self._gate.stranger(scope)
                 else:
-                    key, limits = await self._gate.admit(scope, operation.bucket)
+                    admitted = await self._gate.admit(scope, operation.bucket)
+                    key, limits = admitted.key, admitted.limits
                 cycle = direct(send)
                 call = Call(key, scope, receive, cycle.whole_body() if cycle is not None else None)
                 status, body, headers = await operation.handler(call)
@@ -114,7 +116,7 @@ class Endpoint:
             log.exception("request failed", extra={"route": self._path})
             status, body, headers = 500, b'{"error":"Internal server error"}', []
             metrics.refusals.labels("fault").inc()
-        await answers.send_answer(send, status, body, [*headers, *limits, *cors.answer_headers(scope["headers"])])
+        await answers.send_answer(send, status, body, headers, limits, scope["headers"])
         if refused is not None and call is not None and self._refused is not None and status in STATUSES:
             self._refused.note(_case(call, self._path, refused))
         self._count(method if method in self._allowed else "other", status)

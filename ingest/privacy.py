@@ -1,10 +1,9 @@
 """What a browser asks for by `Sec-GPC: 1` or `DNT: 1`, and what its organisation has chosen to do then."""
 
-from ingest.answers import Headers
 from schemas.privacy import Privacy, Treatment
 from schemas.records import Envelope
 from service import metrics
-from service.fields import values
+from service.fields import Headers, values
 
 _SIGNALS = ((b"sec-gpc", "gpc"), (b"dnt", "dnt"))
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+Headers = list[tuple[bytes, bytes]]
+
 
 class Fields(list[tuple[bytes, bytes]]):
     """As they came, names in lower case, as ASGI has them. `whole` when there are no more."""
