@@ -34,13 +34,14 @@ class Gate:
     async def admit(self, scope: Scope, bucket: str) -> Admitted:
         """Raises a 401 Refusal, a 429, and a 503 where the store that knows the keys is away."""
         try:
-            key = await self._keys.resolve(find_key(scope["headers"], scope["query_string"]))
+            given = find_key(scope["headers"], scope["query_string"])
+            key = self._keys.at_hand(given) or await self._keys.resolve(given)
         except Refusal as refusal:
             # That the store is away is no fault of the client's, so that it costs nothing.
             limits = await self.stranger(scope, hits=0 if refusal.status == 503 else 1)
             refusal.headers += limits.headers()
             raise
-        verdict = await self._limiter.hit(bucket_key(key.organisation, bucket), key.limits[bucket])
+        verdict = await self._limiter.verdict(bucket_key(key.organisation, bucket), key.limits[bucket])
         return Admitted(key, _within(verdict))
 
     async def stranger(self, scope: Scope, hits: int = 1) -> Verdict:
