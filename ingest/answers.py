@@ -94,7 +94,9 @@ async def send_answer(
     cycle = direct(send)
     if cycle is not None:
         written = cors.answer_lines(request)
-        await cycle.answer(status, described, body, (limits.lines(), written) if limits is not None else (written,))
+        if cycle.full:
+            await cycle.writable()
+        cycle.answer(status, described, body, (limits.lines(), written) if limits is not None else (written,))
         return
     told = limits.headers() if limits is not None else []
     described = [*described, *told, *cors.answer_headers(request)]

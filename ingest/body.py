@@ -3,6 +3,7 @@
 import asyncio
 import binascii
 import re
+from functools import lru_cache
 
 from starlette.types import Receive
 
@@ -38,6 +39,9 @@ async def read_body(headers: Headers, receive: Receive, seconds: float = BODY_SE
     says. A form has the JSON in its field `data`.
     """
     form, coding = _described(headers)
+    for value in values(headers, b"content-length"):
+        if value.isdigit() and int(value) > MAX_BODY_BYTES:
+            raise too_large()
     try:
         async with asyncio.timeout(seconds):
             body = await _read(receive)
@@ -68,22 +72,24 @@ def _json(body: bytes, form: bool, coding: str) -> bytes:
 
 def _described(headers: Headers) -> tuple[bool, str]:
     """Whether it is a form, and its content coding or "". Two types, or two codings, are none we know."""
+    return _read_as(values(headers, b"content-type"), values(headers, b"content-encoding"))
+
+
+@lru_cache(64)  # each is as long as a head at most
+def _read_as(kinds: tuple[bytes, ...], codings: tuple[bytes, ...]) -> tuple[bool, str]:
     kind = coding = None
-    for value in values(headers, b"content-type"):
+    for value in kinds:
         given = value.decode("latin-1").partition(";")[0].strip().lower()
         if given not in JSON_TYPES or kind is not None:
             raise unsupported_media_type()
         kind = given
-    for value in values(headers, b"content-encoding"):
+    for value in codings:
         given = value.decode("latin-1").strip().lower()
         if given in ("", "identity"):
             continue
         if given not in CODINGS or coding is not None:
             raise unsupported_coding(CODINGS)
         coding = given
-    for value in values(headers, b"content-length"):
-        if value.isdigit() and int(value) > MAX_BODY_BYTES:
-            raise too_large()
     return kind == FORM, coding or ""
 
 

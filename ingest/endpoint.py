@@ -3,9 +3,8 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
+import msgspec
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
@@ -28,8 +27,7 @@ log = logging.getLogger(__name__)
 NOBODY = Key("")  # whose requests those are that need no key
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """A request that passed the gate."""
 
     key: Key
@@ -54,7 +52,7 @@ class Call:
         return text.lower()
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """A 2xx or a 304."""
 
     status: int
@@ -62,7 +60,7 @@ class Answer(NamedTuple):
     headers: Sequence[tuple[bytes, bytes]] = ()
 
 
-class Operation(NamedTuple):
+class Operation(msgspec.Struct, frozen=True):
     """What a method does, and the bucket it counts in. Without one it is for everybody, and counts by address."""
 
     bucket: str | None
@@ -89,7 +87,7 @@ class Endpoint:
         call = refused = None
         try:
             if method == "OPTIONS" and self.operations:
-                status, body, headers = Answer(204, b"", cors.preflight_headers(self._allowed, scope["headers"]))
+                status, body, headers = 204, b"", cors.preflight_headers(self._allowed, scope["headers"])
             else:
                 operation = self.operations.get("GET" if method == "HEAD" else method)
                 if operation is None:
@@ -102,7 +100,8 @@ class Endpoint:
                     key, limits = admitted.key, admitted.limits
                 cycle = direct(send)
                 call = Call(key, scope, receive, cycle.whole_body() if cycle is not None else None)
-                status, body, headers = await operation.handler(call)
+                answer = await operation.handler(call)
+                status, body, headers = answer.status, answer.body, answer.headers
         except Refusal as refusal:
             status, body, headers = refusal.status, refusal.body, refusal.headers
             # Its frames hold this one, the body and what was made of it: much memory, until the collector comes by.

@@ -109,8 +109,7 @@ class Cycle:
         return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
 
     async def send(self, message: Message) -> None:
-        if self._connection.flow.write_paused and not self.disconnected:
-            await self._connection.flow.drain()
+        await self.writable()
         if self.disconnected:
             return
         kind = message["type"]
@@ -121,12 +120,22 @@ class Cycle:
         else:
             raise RuntimeError(f"{kind} has no place here")
 
-    async def answer(
+    @property
+    def full(self) -> bool:
+        """Whether the client has yet to read what it was sent: `writable` waits for it."""
+        return self._connection.flow.write_paused and not self.disconnected
+
+    async def writable(self) -> None:
+        if self.full:
+            await self._connection.flow.drain()
+
+    def answer(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, written: Sequence[bytes] = ()
     ) -> None:
-        """A whole answer at once: what two calls of `send` do. `written` are further headers as they go out."""
-        if self._connection.flow.write_paused and not self.disconnected:
-            await self._connection.flow.drain()
+        """A whole answer at once: what two calls of `send` do. `written` are further headers as they go out.
+
+        Where the connection is `full`, who answers waits first.
+        """
         if self.disconnected:
             return
         head = self._head(status, headers, written)
@@ -190,7 +199,8 @@ class Cycle:
             return
         body = b'{"error":"Internal server error"}'
         described = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        await self.answer(500, [*described, (b"connection", b"close")], body)
+        await self.writable()
+        self.answer(500, [*described, (b"connection", b"close")], body)
 
 
 @lru_cache(1024)  # most are the same in every answer
