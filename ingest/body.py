@@ -47,7 +47,7 @@ async def read_body(headers: Headers, receive: Receive, seconds: float = BODY_SE
             body = await _read(receive)
     except TimeoutError:
         raise request_timeout() from None
-    return _json(body, form, coding)
+    return _json(body, form, coding) if form or coding else body
 
 
 def body_at_hand(headers: Headers, body: bytes) -> bytes:
@@ -55,13 +55,11 @@ def body_at_hand(headers: Headers, body: bytes) -> bytes:
     form, coding = _described(headers)
     if len(body) > MAX_BODY_BYTES:
         raise too_large()
-    return _json(body, form, coding)
+    return _json(body, form, coding) if form or coding else body
 
 
 def _json(body: bytes, form: bool, coding: str) -> bytes:
     """Out of what it came in. A Refusal of it has the body with it."""
-    if not coding and not form:
-        return body
     try:
         inflated = inflate(body, coding, MAX_BODY_BYTES) if coding else body
         return _form_data(inflated) if form else inflated

@@ -27,24 +27,28 @@ def find_key(headers: list[tuple[bytes, bytes]], query: bytes) -> str:
         key = (_bearer if len(header) <= MAX_KNOWN else _bearer.__wrapped__)(header)
     else:
         key = _from_query(query)
-    if not is_snippet_key(key):
+    if not key:
         raise unauthorized()
     return key
 
 
 @lru_cache(4_096)
 def _bearer(header: bytes) -> str:
+    """The key in it, else ""."""
     scheme, _, credential = header.decode("latin-1").partition(" ")
-    return credential.strip() if scheme.lower() == "bearer" else ""
+    key = credential.strip()
+    return key if scheme.lower() == "bearer" and is_snippet_key(key) else ""
 
 
 def _from_query(query: bytes) -> str:
+    """The key in it, else ""."""
     if b"key=" not in query:
         return ""
     try:
-        return parse_qs(query.decode("latin-1"), max_num_fields=100).get("key", [""])[0]
+        key = parse_qs(query.decode("latin-1"), max_num_fields=100).get("key", [""])[0]
     except ValueError:  # more fields than that
         return ""
+    return key if is_snippet_key(key) else ""
 
 
 class KeyCache(ReadThrough[Key]):

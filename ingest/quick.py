@@ -53,6 +53,8 @@ def quick(body: bytes) -> EventsRequest | None:
     events = request.events
     found: list[str] = []
     for event in events:
+        if not whole(event):
+            return None
         if (identifier := event.id) is not None:
             found.append(identifier)
         if (flow := event.flow_id) is not None:
@@ -63,9 +65,8 @@ def quick(body: bytes) -> EventsRequest | None:
     if len(found) != body.count(b'"id"') + body.count(b'"flowId"') + body.count(b'"stepId"'):
         return None
     in_lower_case = are_lower_uuids(found)
-    if not (in_lower_case or are_uuids(found)) or not all(map(whole, events)):
-        return None
-    if body.count(b"{") + body.count(b"[") > MAX_DATA_DEPTH + len(events) and any(map(too_deep, events)):
+    may_be_deep = body.count(b"{") + body.count(b"[") > MAX_DATA_DEPTH + len(events)
+    if not (in_lower_case or are_uuids(found)) or (may_be_deep and any(map(too_deep, events))):
         return None
     if not in_lower_case:
         lower(request)

@@ -6,7 +6,7 @@ folded lines, spaces before a colon. Here is the rest.
 
 from math import inf
 
-from service.fields import Fields, none_of, values
+from service.fields import Fields, values
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
@@ -29,7 +29,7 @@ def body_length(version: str, url: bytes, headers: Fields, upgrade: bool, short:
     if len(headers) > MAX_HEADERS or not (short or _size(url, headers) <= MAX_HEAD_BYTES):
         raise HeadTooLarge
     once = headers.by_name
-    if once is not None and b"host" in once and version == "1.1" and not upgrade and none_of(headers, _UNUSUAL):
+    if once is not None and b"host" in once and version == "1.1" and not upgrade and once.keys().isdisjoint(_UNUSUAL):
         return float(once.get(b"content-length", 0)), False  # what all that follows comes to for nearly every head
     lengths, codings = values(headers, b"content-length"), values(headers, b"transfer-encoding")
     hosts = values(headers, b"host")
