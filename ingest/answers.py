@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 import orjson
 from starlette.types import Send
 
+from ingest import cors
 from ingest.problems import Problem
+from schemas.limits import Verdict
 from service.cycle import direct
-
-Headers = list[tuple[bytes, bytes]]
+from service.fields import Headers
 
 
 class Refusal(Exception):
@@ -76,12 +77,28 @@ def unavailable(reason: str, retry_after: int = 5) -> Refusal:
 _JSON = (b"content-type", b"application/json")
 
 
-async def send_answer(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Sends a whole response: JSON, or nothing where there is no body."""
+async def send_answer(
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: Sequence[tuple[bytes, bytes]],
+    limits: Verdict | None,
+    request: Headers,
+) -> None:
+    """Sends a whole response: JSON, or nothing where there is no body.
+
+    `limits` say how a request stands that is within them, `request` are its headers. What these two add is written out
+    beforehand where it can be, since it is most of an answer's head.
+    """
     described = [_JSON, (b"content-length", b"%d" % len(body)), *headers] if body else headers
     cycle = direct(send)
     if cycle is not None:
-        await cycle.answer(status, described, body)
+        written = cors.answer_lines(request)
+        if cycle.full:
+            await cycle.writable()
+        cycle.answer(status, described, body, (limits.lines(), written) if limits is not None else (written,))
         return
-    await send({"type": "http.response.start", "status": status, "headers": list(described)})
+    told = limits.headers() if limits is not None else []
+    described = [*described, *told, *cors.answer_headers(request)]
+    await send({"type": "http.response.start", "status": status, "headers": described})
     await send({"type": "http.response.body", "body": body})

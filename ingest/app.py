@@ -18,9 +18,11 @@ from ingest.reads import StoreReads
 from ingest.refused import Refused
 from ingest.small import SmallRoutes
 from schemas import records
-from schemas.events import EventsRequest
+from schemas.events import MAX_EVENTS, EventsRequest
 from schemas.ids import uuid7
 from service import metrics
+
+ACCEPTED = [Answer(202, b'{"accepted":%d}' % count) for count in range(MAX_EVENTS + 1)]
 
 
 class Edge:
@@ -55,7 +57,7 @@ class Edge:
         metrics.events_received.inc(count)
         asked = treatment(call.scope["headers"], call.key.privacy, count)
         if asked == "drop":
-            return Answer(202, b'{"accepted":0}')
+            return ACCEPTED[0]
         envelope = decode.envelope(request, call.key.organisation, call.key.environment, _now(), self._hasher)
         if asked == "anonymous":
             anonymise(envelope)
@@ -64,7 +66,7 @@ class Edge:
         metrics.events_accepted.inc(count)
         if envelope.bot:
             metrics.events_bot.inc(count)
-        return Answer(202, b'{"accepted":%d}' % count)
+        return ACCEPTED[count]
 
     async def heartbeat(self, call: Call) -> Answer:
         """GET and POST /api/v1/heartbeat. A body is not looked at; HEAD is no sign of life."""

@@ -3,11 +3,11 @@
 import asyncio
 import binascii
 import re
+from functools import lru_cache
 
 from starlette.types import Receive
 
 from ingest.answers import (
-    Headers,
     Refusal,
     invalid,
     request_timeout,
@@ -17,7 +17,7 @@ from ingest.answers import (
 )
 from ingest.inflate import CODINGS, inflate
 from ingest.problems import Problem
-from service.fields import values
+from service.fields import Headers, values
 
 MAX_BODY_BYTES = 512 * 1024
 """As sent, and inflated."""
@@ -39,12 +39,15 @@ async def read_body(headers: Headers, receive: Receive, seconds: float = BODY_SE
     says. A form has the JSON in its field `data`.
     """
     form, coding = _described(headers)
+    for value in values(headers, b"content-length"):
+        if value.isdigit() and int(value) > MAX_BODY_BYTES:
+            raise too_large()
     try:
         async with asyncio.timeout(seconds):
             body = await _read(receive)
     except TimeoutError:
         raise request_timeout() from None
-    return _json(body, form, coding)
+    return _json(body, form, coding) if form or coding else body
 
 
 def body_at_hand(headers: Headers, body: bytes) -> bytes:
@@ -52,13 +55,11 @@ def body_at_hand(headers: Headers, body: bytes) -> bytes:
     form, coding = _described(headers)
     if len(body) > MAX_BODY_BYTES:
         raise too_large()
-    return _json(body, form, coding)
+    return _json(body, form, coding) if form or coding else body
 
 
 def _json(body: bytes, form: bool, coding: str) -> bytes:
     """Out of what it came in. A Refusal of it has the body with it."""
-    if not coding and not form:
-        return body
     try:
         inflated = inflate(body, coding, MAX_BODY_BYTES) if coding else body
         return _form_data(inflated) if form else inflated
@@ -69,22 +70,24 @@ def _json(body: bytes, form: bool, coding: str) -> bytes:
 
 def _described(headers: Headers) -> tuple[bool, str]:
     """Whether it is a form, and its content coding or "". Two types, or two codings, are none we know."""
+    return _read_as(values(headers, b"content-type"), values(headers, b"content-encoding"))
+
+
+@lru_cache(64)  # each is as long as a head at most
+def _read_as(kinds: tuple[bytes, ...], codings: tuple[bytes, ...]) -> tuple[bool, str]:
     kind = coding = None
-    for value in values(headers, b"content-type"):
+    for value in kinds:
         given = value.decode("latin-1").partition(";")[0].strip().lower()
         if given not in JSON_TYPES or kind is not None:
             raise unsupported_media_type()
         kind = given
-    for value in values(headers, b"content-encoding"):
+    for value in codings:
         given = value.decode("latin-1").strip().lower()
         if given in ("", "identity"):
             continue
         if given not in CODINGS or coding is not None:
             raise unsupported_coding(CODINGS)
         coding = given
-    for value in values(headers, b"content-length"):
-        if value.isdigit() and int(value) > MAX_BODY_BYTES:
-            raise too_large()
     return kind == FORM, coding or ""
 
 

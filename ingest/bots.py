@@ -7,9 +7,8 @@ known bot.
 
 from functools import lru_cache
 
-from ingest.answers import Headers
 from ingest.crawlers import is_crawler
-from service.fields import values
+from service.fields import Headers, values
 
 MAX_LENGTH = 512
 """What is looked at: the list is long, and a browser says less."""

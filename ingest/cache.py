@@ -12,9 +12,9 @@ from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 import sqlalchemy as sa
-from prometheus_client import Counter
 
 from ingest.answers import unavailable
+from service.counts import LoopCounter
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class ReadThrough(Generic[V]):
     def __init__(
         self,
         lookup: Callable[[str], Awaitable[V | None]],
-        lookups: Counter,
+        lookups: LoopCounter,
         size: int,
         flights: int = 1_000,
         fresh: float = 20.0,
@@ -79,17 +79,24 @@ class ReadThrough(Generic[V]):
         self._in_flight: dict[str, _Flight[V]] = {}
         self._away_until = -inf
 
+    def at_hand(self, key: str, fresh: float | None = None) -> V | None:
+        """What is known and fresh, which nobody need wait for."""
+        known = self._known.get(key)
+        if known is None or self._clock() - known.at >= (self._fresh if fresh is None else fresh):
+            return None
+        self._cached.inc()
+        self._known.move_to_end(key)
+        return known.value
+
     async def get(self, key: str, fresh: float | None = None, stale: float | None = None) -> V | None:
         """None for a key that is unknown. Raises a 503 Refusal where that cannot be told."""
-        fresh = self._fresh if fresh is None else fresh
-        known = self._known.get(key)
-        if known is not None and self._clock() - known.at < fresh:
-            self._cached.inc()
-            self._known.move_to_end(key)
-            return known.value
+        found = self.at_hand(key, fresh)
+        if found is not None:
+            return found
         if self._clock() - self._unknown.get(key, -inf) < self._negative:
             self._cached.inc()
             return None
+        known = self._known.get(key)
         answer = await self._answer(key)
         if answer is not None:
             return answer.value

@@ -6,9 +6,10 @@ carries no credential, and no store, log or limit is asked about it.
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
-from ingest.answers import Headers
-from service.fields import values
+from service.cycle import written_out
+from service.fields import Headers, values
 
 MAX_ORIGIN = 512
 """A host name has 253 characters at most."""
@@ -34,10 +35,28 @@ def answer_headers(request: Headers) -> Headers:
 
     An Origin that no browser sends (two of them, bytes beyond printable ASCII, or too many) is not echoed.
     """
+    return _headers(_origin(request))
+
+
+def answer_lines(request: Headers) -> bytes:
+    """The same as they go out."""
+    return _lines(_origin(request))
+
+
+def _origin(request: Headers) -> bytes | None:
     origins = values(request, b"origin")
-    if len(origins) != 1 or not _ORIGIN.fullmatch(origins[0]):
+    return origins[0] if len(origins) == 1 and len(origins[0]) <= MAX_ORIGIN else None
+
+
+def _headers(origin: bytes | None) -> Headers:
+    if origin is None or not _ORIGIN.fullmatch(origin):
         return [_VARY]
-    return [(b"access-control-allow-origin", origins[0]), _VARY, *_SHARED]
+    return [(b"access-control-allow-origin", origin), _VARY, *_SHARED]
+
+
+@lru_cache(1024)
+def _lines(origin: bytes | None) -> bytes:
+    return written_out(_headers(origin))
 
 
 def preflight_headers(methods: Iterable[str], request: Headers) -> Headers:

@@ -3,23 +3,23 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
-from prometheus_client import Counter
+import msgspec
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from backends.store.catalog import Key
 from ingest import answers, cors
-from ingest.answers import Headers, Refusal
+from ingest.answers import Refusal
 from ingest.body import ClientGone, body_at_hand, read_body
 from ingest.gate import Gate
 from ingest.privacy import treatment
 from ingest.problems import Problem
 from ingest.refused import STATUSES, Case, Refused
 from schemas.ids import is_uuid
+from schemas.limits import Verdict
 from service import metrics
+from service.counts import Count
 from service.cycle import direct
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,7 @@ log = logging.getLogger(__name__)
 NOBODY = Key("")  # whose requests those are that need no key
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """A request that passed the gate."""
 
     key: Key
@@ -53,7 +52,7 @@ class Call:
         return text.lower()
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """A 2xx or a 304."""
 
     status: int
@@ -61,7 +60,7 @@ class Answer(NamedTuple):
     headers: Sequence[tuple[bytes, bytes]] = ()
 
 
-class Operation(NamedTuple):
+class Operation(msgspec.Struct, frozen=True):
     """What a method does, and the bucket it counts in. Without one it is for everybody, and counts by address."""
 
     bucket: str | None
@@ -78,17 +77,17 @@ class Endpoint:
         self._gate = gate
         self._allowed = [*operations, *(["HEAD"] if "GET" in operations else []), "OPTIONS"]
         self._seconds = metrics.http_seconds.labels(path)
-        self._answered: dict[tuple[str, int], Counter] = {}  # by method and status: as few as of either
+        self._answered: dict[tuple[str, int], Count] = {}  # by method and status: as few as of either
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         method = scope["method"]
         headers: Sequence[tuple[bytes, bytes]]
-        limits: Headers = []
+        limits: Verdict | None = None
         call = refused = None
         try:
             if method == "OPTIONS" and self.operations:
-                status, body, headers = Answer(204, b"", cors.preflight_headers(self._allowed, scope["headers"]))
+                status, body, headers = 204, b"", cors.preflight_headers(self._allowed, scope["headers"])
             else:
                 operation = self.operations.get("GET" if method == "HEAD" else method)
                 if operation is None:
@@ -97,10 +96,12 @@ class Endpoint:
                 if operation.bucket is None:
                     key, limits = NOBODY, await self._gate.stranger(scope)
                 else:
-                    key, limits = await self._gate.admit(scope, operation.bucket)
+                    admitted = await self._gate.admit(scope, operation.bucket)
+                    key, limits = admitted.key, admitted.limits
                 cycle = direct(send)
                 call = Call(key, scope, receive, cycle.whole_body() if cycle is not None else None)
-                status, body, headers = await operation.handler(call)
+                answer = await operation.handler(call)
+                status, body, headers = answer.status, answer.body, answer.headers
         except Refusal as refusal:
             status, body, headers = refusal.status, refusal.body, refusal.headers
             # Its frames hold this one, the body and what was made of it: much memory, until the collector comes by.
@@ -114,7 +115,7 @@ class Endpoint:
             log.exception("request failed", extra={"route": self._path})
             status, body, headers = 500, b'{"error":"Internal server error"}', []
             metrics.refusals.labels("fault").inc()
-        await answers.send_answer(send, status, body, [*headers, *limits, *cors.answer_headers(scope["headers"])])
+        await answers.send_answer(send, status, body, headers, limits, scope["headers"])
         if refused is not None and call is not None and self._refused is not None and status in STATUSES:
             self._refused.note(_case(call, self._path, refused))
         self._count(method if method in self._allowed else "other", status)

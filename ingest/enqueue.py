@@ -12,7 +12,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import NamedTuple
+
+import msgspec
 
 from backends.log import LogError, LogUnavailable, Producer, RecordTooLarge
 from ingest.breaker import Breaker
@@ -31,7 +32,7 @@ PACE_SECONDS = 0.008
 """How soon after the last ones records are handed on: a flight costs as much as five of its records."""
 
 
-class _Waiting(NamedTuple):
+class _Waiting(msgspec.Struct):
     organisation: str
     line: bytes
     events: int
@@ -47,7 +48,7 @@ class _Flight:
     late: asyncio.TimerHandle
 
 
-class _Record(NamedTuple):
+class _Record(msgspec.Struct):
     flight: _Flight
     partition: int
     group: list[_Waiting]
@@ -96,6 +97,10 @@ class Enqueuer:
         """Raises LogUnavailable where it is not known to be written within the timeout, at once where the partition
         has failed a moment ago; RecordTooLarge.
         """
+        await self.hand_on(organisation, line, events)
+
+    def hand_on(self, organisation: str, line: bytes, events: int = 1) -> asyncio.Future[None]:
+        """As `put`, for who waits for nothing else. What raises at once raises here, else the future does."""
         if not self._partitions:
             raise LogUnavailable("the log has not answered yet")
         partition = partition_of(organisation, self._partitions)
@@ -106,7 +111,7 @@ class Enqueuer:
         self._waiting[partition].append(_Waiting(organisation, line, events, done))
         if self._next is None:
             self._next = self._schedule(loop)
-        await done
+        return done
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> asyncio.Handle:
         if self._under_way:
@@ -153,7 +158,7 @@ class Enqueuer:
             self._next = self._schedule(asyncio.get_running_loop())
 
     def _finish(self, record: _Record, result: Future[int]) -> None:
-        flight, partition, group = record
+        flight, partition = record.flight, record.partition
         self._under_way -= 1
         flight.records -= 1
         if not flight.records:
@@ -167,7 +172,7 @@ class Enqueuer:
             self._failed(partition, error)
             if not isinstance(error, LogError):
                 error = LogUnavailable(type(error).__name__)
-        for waiting in group:
+        for waiting in record.group:
             if error is None and self._tally is not None:
                 self._tally.add(waiting.organisation, self.topic, partition, "acknowledged", waiting.events)
             _end(waiting, error)

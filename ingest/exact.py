@@ -1,6 +1,6 @@
 """Finds a route by its whole path before Starlette tries one pattern after the other, behind its middleware."""
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -21,9 +21,7 @@ class Application(Starlette):
             if isinstance(found, Route) and isinstance(found.endpoint, Endpoint) and "{" not in found.path
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """No coroutine of its own: every waking of a request would pass through it."""
         endpoint = self._exact.get(scope["path"]) if scope["type"] == "http" else None
-        if endpoint is None:
-            await super().__call__(scope, receive, send)
-        else:
-            await endpoint(scope, receive, send)
+        return (endpoint or super().__call__)(scope, receive, send)

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from backends.store.catalog import Flow
-from ingest.answers import Headers, not_found
+from ingest.answers import not_found
 from ingest.cache import ReadThrough
 from ingest.endpoint import Answer, Call
 from service import metrics
+from service.fields import Headers
 
 CACHE_BYTES = 64 * 1024 * 1024
 FRESH_SECONDS = 10.0

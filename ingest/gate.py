@@ -1,22 +1,26 @@
 """The gate of the edge: whose request it is, and whether it is within the limits. Every answer says how they stand."""
 
-from typing import NamedTuple
-
+import msgspec
 from starlette.types import Scope
 
 from backends.limits import Limiter
 from backends.store.catalog import Key
-from ingest.answers import Headers, Refusal
+from ingest.answers import Refusal
 from ingest.keys import KeyCache, find_key
 from schemas.limits import STRANGERS, Verdict, bucket_key, stranger_key
 from service.clients import Clients
+from service.fields import Headers
 
 
-class Admitted(NamedTuple):
-    """Whose request it is, and the headers that tell how its limit stands."""
+class Admitted(msgspec.Struct, frozen=True):
+    """Whose request it is, and how its limit stands."""
 
     key: Key
-    headers: Headers
+    limits: Verdict
+
+    @property
+    def headers(self) -> Headers:
+        return self.limits.headers()
 
 
 class Gate:
@@ -30,15 +34,17 @@ class Gate:
     async def admit(self, scope: Scope, bucket: str) -> Admitted:
         """Raises a 401 Refusal, a 429, and a 503 where the store that knows the keys is away."""
         try:
-            key = await self._keys.resolve(find_key(scope["headers"], scope["query_string"]))
+            given = find_key(scope["headers"], scope["query_string"])
+            key = self._keys.at_hand(given) or await self._keys.resolve(given)
         except Refusal as refusal:
             # That the store is away is no fault of the client's, so that it costs nothing.
-            refusal.headers += await self.stranger(scope, hits=0 if refusal.status == 503 else 1)
+            limits = await self.stranger(scope, hits=0 if refusal.status == 503 else 1)
+            refusal.headers += limits.headers()
             raise
-        verdict = await self._limiter.hit(bucket_key(key.organisation, bucket), key.limits[bucket])
+        verdict = await self._limiter.verdict(bucket_key(key.organisation, bucket), key.limits[bucket])
         return Admitted(key, _within(verdict))
 
-    async def stranger(self, scope: Scope, hits: int = 1) -> Headers:
+    async def stranger(self, scope: Scope, hits: int = 1) -> Verdict:
         """Counts a request that is nobody's against its client's address. Raises a 429 Refusal, but not for 0 hits.
 
         Only requests that fail count there, so that one bad page cannot shut out an office behind one address.
@@ -47,10 +53,10 @@ class Gate:
         return _within(verdict)
 
 
-def _within(verdict: Verdict) -> Headers:
-    """The headers of a request that is within its limit. Raises a 429 Refusal for one that is not."""
+def _within(verdict: Verdict) -> Verdict:
+    """Of a request that is within its limit. Raises a 429 Refusal for one that is not."""
     if verdict.retry_after:
         refusal = Refusal(429, "Rate limit exceeded", "rate_limit", headers=verdict.headers())
         refusal.body = verdict.body()
         raise refusal
-    return verdict.headers()
+    return verdict

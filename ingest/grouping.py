@@ -11,9 +11,10 @@ def grouped(items: Iterable[T], length: Callable[[T], int], most: int) -> list[l
     groups: list[list[T]] = []
     size = most + 1
     for item in items:
-        if size + 1 + length(item) > most:
+        joined = 1 + length(item)
+        if size + joined > most:
             groups.append([])
             size = -1
         groups[-1].append(item)
-        size += 1 + length(item)
+        size += joined
     return groups

@@ -6,6 +6,7 @@ one that was not is a 503, since a 401 would tell a browser to give its events u
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from urllib.parse import parse_qs
 
 from backends.store.catalog import Key
@@ -15,27 +16,39 @@ from schemas.ids import is_snippet_key, key_digest
 from service import metrics
 from service.fields import values
 
+MAX_KNOWN = 64  # bytes of a header that is remembered
+
 
 def find_key(headers: list[tuple[bytes, bytes]], query: bytes) -> str:
     """The key of `Authorization: Bearer KEY`, else of `?key=KEY`; the header wins. Raises a 401 Refusal."""
     given = values(headers, b"authorization")
     if given:
-        scheme, _, credential = given[0].decode("latin-1").partition(" ")
-        key = credential.strip() if scheme.lower() == "bearer" else ""
+        header = given[0]
+        key = (_bearer if len(header) <= MAX_KNOWN else _bearer.__wrapped__)(header)
     else:
         key = _from_query(query)
-    if not is_snippet_key(key):
+    if not key:
         raise unauthorized()
     return key
 
 
+@lru_cache(4_096)
+def _bearer(header: bytes) -> str:
+    """The key in it, else ""."""
+    scheme, _, credential = header.decode("latin-1").partition(" ")
+    key = credential.strip()
+    return key if scheme.lower() == "bearer" and is_snippet_key(key) else ""
+
+
 def _from_query(query: bytes) -> str:
+    """The key in it, else ""."""
     if b"key=" not in query:
         return ""
     try:
-        return parse_qs(query.decode("latin-1"), max_num_fields=100).get("key", [""])[0]
+        key = parse_qs(query.decode("latin-1"), max_num_fields=100).get("key", [""])[0]
     except ValueError:  # more fields than that
         return ""
+    return key if is_snippet_key(key) else ""
 
 
 class KeyCache(ReadThrough[Key]):

@@ -1,12 +1,12 @@
 """What a browser asks for by `Sec-GPC: 1` or `DNT: 1`, and what its organisation has chosen to do then."""
 
-from ingest.answers import Headers
 from schemas.privacy import Privacy, Treatment
 from schemas.records import Envelope
 from service import metrics
-from service.fields import values
+from service.fields import Headers, none_of, values
 
 _SIGNALS = ((b"sec-gpc", "gpc"), (b"dnt", "dnt"))
+_NAMES = {name for name, _ in _SIGNALS}
 
 
 def treatment(headers: Headers, privacy: Privacy, events: int = 1) -> Treatment | None:
@@ -15,6 +15,8 @@ def treatment(headers: Headers, privacy: Privacy, events: int = 1) -> Treatment 
     With `anonymous` the caller leaves the user and the anonymous id out and takes the rest. With `drop` it takes
     nothing and answers `{"accepted": 0}`; those events are counted here. The stricter of two signals holds.
     """
+    if none_of(headers, _NAMES):
+        return None
     asked = []
     for name, signal in _SIGNALS:
         for value in values(headers, name):

@@ -36,6 +36,7 @@ class _Request(EventsRequest, rename="camel", kw_only=True, gc=False):
 
 
 _decoder = msgspec.json.Decoder(_Request)
+_BACKSLASH = ord("\\")
 
 
 def quick(body: bytes) -> EventsRequest | None:
@@ -43,23 +44,29 @@ def quick(body: bytes) -> EventsRequest | None:
 
     An escape in a name or a text could hide a NUL, or a second field of the same name whose value nobody has looked at.
     """
-    if b"\\" in body and b"\\u" in body:  # one byte is looked for ten times as quickly as two
+    if _BACKSLASH in body and b"\\u" in body:  # one byte is looked for much more quickly than two
         return None
     try:
         request = _decoder.decode(body)
     except (msgspec.DecodeError, RecursionError):
         return None
     events = request.events
-    ids = [event.id for event in events if event.id is not None]
-    flows = [event.flow_id for event in events if event.flow_id is not None]
-    steps = [event.step_id for event in events if event.step_id is not None]
-    if (len(ids), len(flows), len(steps)) != (body.count(b'"id"'), body.count(b'"flowId"'), body.count(b'"stepId"')):
+    found: list[str] = []
+    for event in events:
+        if not whole(event):
+            return None
+        if (identifier := event.id) is not None:
+            found.append(identifier)
+        if (flow := event.flow_id) is not None:
+            found.append(flow)
+        if (step := event.step_id) is not None:
+            found.append(step)
+    # What was found is there under its name, so that none can have fewer names than values.
+    if len(found) != body.count(b'"id"') + body.count(b'"flowId"') + body.count(b'"stepId"'):
         return None
-    found = ids + flows + steps
     in_lower_case = are_lower_uuids(found)
-    if not (in_lower_case or are_uuids(found)) or not all(map(whole, events)):
-        return None
-    if body.count(b"{") + body.count(b"[") > MAX_DATA_DEPTH + len(events) and any(map(too_deep, events)):
+    may_be_deep = body.count(b"{") + body.count(b"[") > MAX_DATA_DEPTH + len(events)
+    if not (in_lower_case or are_uuids(found)) or (may_be_deep and any(map(too_deep, events))):
         return None
     if not in_lower_case:
         lower(request)

@@ -1,6 +1,6 @@
 """The rate limits: requests a minute of one organisation, by bucket. Documented, but `analytics` and `strangers`."""
 
-from typing import NamedTuple
+import msgspec
 
 WINDOW_SECONDS = 60
 LIMITS = {
@@ -16,7 +16,7 @@ MAX_LIMIT = 10_000_000
 STRANGERS = 60  # failed authentications a minute of one client address (ours)
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """How a request stands. `reset` is in epoch seconds; `retry_after` in whole seconds, 0 where it is within."""
 
     limit: int
@@ -32,6 +32,14 @@ class Verdict(NamedTuple):
             (b"x-ratelimit-reset", b"%d" % self.reset),
         ]
         return [(b"retry-after", b"%d" % self.retry_after), *told] if self.retry_after else told
+
+    def lines(self) -> bytes:
+        """The headers of a request that is within, as they go out."""
+        return b"x-ratelimit-limit: %d\r\nx-ratelimit-remaining: %d\r\nx-ratelimit-reset: %d\r\n" % (
+            self.limit,
+            self.remaining,
+            self.reset,
+        )
 
     def body(self) -> bytes:
         """Of the 429 (documented)."""

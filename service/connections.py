@@ -6,7 +6,6 @@ taken for a request.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from functools import lru_cache
 from math import inf
@@ -42,10 +41,6 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")}
 _TOO_LARGE = _refusal(b"431 Request Header Fields Too Large", b'{"error":"Request header fields too large"}')
 _BAD_REQUEST = _refusal(b"400 Bad Request", b'{"error":"Bad request"}')
-
-
-# uvicorn says so for each of them, so that anybody could fill the log; a metric counts them instead.
-logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Invalid HTTP request received.")
 
 
 class _Transport:
@@ -106,7 +101,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._idle = False
             self._alarm.put_off(self._head_due)
         self._came = len(data)
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # an upgrade that is not taken is an ordinary request, and no event
+        except httptools.HttpParserError:
+            metrics.malformed_requests.inc()
+            self._end_with(_BAD_REQUEST)
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
@@ -173,16 +174,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._alarm.put_off(self._head_due)
             self._start(self.pipeline.pop()[0])  # type: ignore[arg-type]
-
-    def send_400_response(self, msg: str) -> None:
-        metrics.malformed_requests.inc()
-        self._end_with(_BAD_REQUEST)
-
-    def _unset_keepalive_if_required(self) -> None:
-        """The alarm is for that."""
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """An upgrade that is not taken is an ordinary request, and no event."""
 
     def _scope(self, version: str, method: bytes) -> dict[str, Any]:
         url = self.url

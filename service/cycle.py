@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -109,8 +109,7 @@ class Cycle:
         return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
 
     async def send(self, message: Message) -> None:
-        if self._connection.flow.write_paused and not self.disconnected:
-            await self._connection.flow.drain()
+        await self.writable()
         if self.disconnected:
             return
         kind = message["type"]
@@ -121,13 +120,25 @@ class Cycle:
         else:
             raise RuntimeError(f"{kind} has no place here")
 
-    async def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """A whole answer at once: what two calls of `send` do."""
-        if self._connection.flow.write_paused and not self.disconnected:
+    @property
+    def full(self) -> bool:
+        """Whether the client has yet to read what it was sent: `writable` waits for it."""
+        return self._connection.flow.write_paused and not self.disconnected
+
+    async def writable(self) -> None:
+        if self.full:
             await self._connection.flow.drain()
+
+    def answer(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, written: Sequence[bytes] = ()
+    ) -> None:
+        """A whole answer at once: what two calls of `send` do. `written` are further headers as they go out.
+
+        Where the connection is `full`, who answers waits first.
+        """
         if self.disconnected:
             return
-        head = self._head(status, headers)
+        head = self._head(status, headers, written)
         if self.scope["method"] == "HEAD":
             body, self._left = b"", 0
         if len(body) != self._left:
@@ -135,7 +146,7 @@ class Cycle:
         self._connection.transport.write(head + body)
         self._complete()
 
-    def _head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    def _head(self, status: int, headers: Iterable[tuple[bytes, bytes]], written: Sequence[bytes] = ()) -> bytes:
         length = connection = None
         lines = [STATUS_LINES[status]]
         for header in headers:
@@ -144,6 +155,7 @@ class Cycle:
                 length = header[1]
             elif header[0] == b"connection":
                 connection = header[1]
+        lines += written
         if length is not None:
             self._left = int(length)
         elif self.scope["method"] != "HEAD" and status not in BODILESS:
@@ -187,7 +199,8 @@ class Cycle:
             return
         body = b'{"error":"Internal server error"}'
         described = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        await self.answer(500, [*described, (b"connection", b"close")], body)
+        await self.writable()
+        self.answer(500, [*described, (b"connection", b"close")], body)
 
 
 @lru_cache(1024)  # most are the same in every answer
@@ -196,6 +209,11 @@ def _line(header: tuple[bytes, bytes]) -> bytes:
     if b"\n" in line or b"\r" in line or b"\0" in line:
         raise RuntimeError("a header has a line break in it")
     return line + b"\r\n"
+
+
+def written_out(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """As they go out. Those that say where an answer ends, or whether its connection does, are not to be among them."""
+    return b"".join(map(_line, headers))
 
 
 def direct(send: Send) -> Cycle | None:

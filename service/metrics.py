@@ -1,25 +1,34 @@
-"""Every metric, each with a sentence. No label's values grow with organisations, keys, flows or users."""
+"""Every metric, each with a sentence. No label's values grow with organisations, keys, flows or users.
+
+The event loop alone counts in those of service/counts.py.
+"""
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from service.counts import LoopCounter, LoopHistogram
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 # The edge. `route` is the route's pattern, `status` the three digits, `reason` one of ingest/answers.py and so few.
-requests = Counter("zenstep_http_requests_total", "Requests answered, errors included.", ["route", "method", "status"])
-http_seconds = Histogram(
+requests = LoopCounter(
+    "zenstep_http_requests_total", "Requests answered, errors included.", ["route", "method", "status"]
+)
+http_seconds = LoopHistogram(
     "zenstep_http_request_seconds",
     "Seconds from a request's headers to its answer.",
     ["route"],
     buckets=_FAST,
 )
-events_received = Counter("zenstep_events_received_total", "Events in the bodies that could be read.")
-events_accepted = Counter("zenstep_events_accepted_total", "Events answered with a 2xx, so durable in the log.")
+events_received = LoopCounter("zenstep_events_received_total", "Events in the bodies that could be read.")
+events_accepted = LoopCounter("zenstep_events_accepted_total", "Events answered with a 2xx, so durable in the log.")
 events_withheld = Counter(
     "zenstep_events_withheld_total",
     "Events and small writes not taken because their browser asked for privacy, by the signal that it asked with.",
     ["signal"],
 )
-events_bot = Counter("zenstep_events_bot_total", "Accepted events of known bots: marked, and counted like any other.")
+events_bot = LoopCounter(
+    "zenstep_events_bot_total", "Accepted events of known bots: marked, and counted like any other."
+)
 refusals = Counter(
     "zenstep_refusals_total", "Requests answered with an error, or given up by their client, by reason.", ["reason"]
 )
@@ -33,9 +42,11 @@ heartbeats_accepted = Counter("zenstep_heartbeats_accepted_total", "Heartbeats a
 small_accepted = Counter(
     "zenstep_small_writes_accepted_total", "Small writes but heartbeats answered with a 2xx, by kind.", ["kind"]
 )
-records_acknowledged = Counter("zenstep_records_acknowledged_total", "Records that the log acknowledged.", ["topic"])
+records_acknowledged = LoopCounter(
+    "zenstep_records_acknowledged_total", "Records that the log acknowledged.", ["topic"]
+)
 records_failed = Counter("zenstep_records_failed_total", "Records that the log did not acknowledge.", ["topic"])
-produce_seconds = Histogram(
+produce_seconds = LoopHistogram(
     "zenstep_produce_seconds",
     "Seconds from handing a record to the log to its acknowledgement.",
     buckets=_FAST,
@@ -53,8 +64,8 @@ spool_events = Gauge("zenstep_spool_events", "Events in the spool.")
 spool_bytes = Gauge("zenstep_spool_bytes", "Bytes of the spool on the disk.")
 spool_oldest_seconds = Gauge("zenstep_spool_oldest_seconds", "Age of the oldest event in the spool, else 0.")
 spool_damaged_bytes = Gauge("zenstep_spool_damaged_bytes", "Bytes of the spool that could not be read at the start.")
-key_lookups = Counter("zenstep_key_lookups_total", "Look-ups of snippet keys, by what answered.", ["result"])
-flow_lookups = Counter(
+key_lookups = LoopCounter("zenstep_key_lookups_total", "Look-ups of snippet keys, by what answered.", ["result"])
+flow_lookups = LoopCounter(
     "zenstep_flow_lookups_total", "Look-ups of an organisation's flows, by what answered.", ["result"]
 )
 tally_errors = Counter(

@@ -44,6 +44,7 @@ def config(app: ASGIApp) -> uvicorn.Config:
         loop="uvloop",
         http=BoundedProtocol,
         ws="none",
+        interface="asgi3",
         lifespan="on",
         log_config=None,
         access_log=False,

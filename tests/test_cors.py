@@ -11,7 +11,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from ingest.body import MAX_BODY_BYTES
-from schemas.limits import STRANGERS
+from ingest.cors import MAX_ORIGIN, answer_headers, answer_lines
+from schemas.limits import STRANGERS, Verdict
+from service.cycle import written_out
 from service.settings import Settings
 from tests.edges import EVENTS, HEARTBEAT, SECRET, Running, World, accepted, bearer, edge, make_world, view
 from tests.servers.ports import free_port
@@ -223,3 +225,31 @@ def raw(running: Running, method: str, origin: bytes) -> tuple[int, bytes]:
             answer += chunk
     head = answer.partition(b"\r\n\r\n")[0].lower()
     return int(head.split()[1]), head
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"origin", b"https://a.example")],
+        [(b"origin", b"null"), (b"host", b"e")],
+        [(b"origin", b"https://a.example"), (b"origin", b"https://b.example")],
+        [(b"origin", b"x" * (MAX_ORIGIN + 1))],
+        [(b"origin", b"https://a.example\r\nset-cookie: a=b")],
+    ],
+)
+def test_what_goes_out_is_written_beforehand_word_by_word(headers: list[tuple[bytes, bytes]]) -> None:
+    expected = b"".join(b"%b: %b\r\n" % header for header in answer_headers(headers))
+    assert answer_lines(headers) == answer_lines(headers) == expected
+    assert b"set-cookie" not in expected
+
+
+def test_a_header_with_a_line_break_is_not_written() -> None:
+    for broken in (b"a\r\nb: c", b"a\n", b"a\0"):
+        with pytest.raises(RuntimeError, match="line break"):
+            written_out([(b"vary", b"Origin"), (b"x-other", broken)])
+
+
+def test_how_a_limit_stands_is_written_word_by_word() -> None:
+    verdict = Verdict(300, 17, 1_790_000_060, 0)
+    assert verdict.lines() == written_out(verdict.headers())

@@ -11,10 +11,12 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from backends.store.engine import open_engine
 from service import metrics
+from service.counts import LoopCounter, LoopHistogram
 from tests.edges import EVENTS, HEARTBEAT, Running, bearer, edge, make_world, view
 from tests.worlds import Partitions, apply, envelope, event, make_flows
 
-METRICS = {name: value for name, value in vars(metrics).items() if isinstance(value, MetricWrapperBase)}
+KINDS = (MetricWrapperBase, LoopCounter, LoopHistogram)
+METRICS = {name: value for name, value in vars(metrics).items() if isinstance(value, KINDS)}
 
 
 def series() -> set[tuple[str, tuple[tuple[str, str], ...]]]:

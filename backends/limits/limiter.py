@@ -8,13 +8,14 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from backends.limits.protocol import Limits, Window
 from schemas.limits import Verdict
 
 
-class _Waiting(NamedTuple):
+class _Waiting(msgspec.Struct):
     limit: int
     hits: int
     verdict: "asyncio.Future[Verdict]"
@@ -42,13 +43,17 @@ class Limiter:
 
         Of all that is counted in one window, wherever, the first `limit` are within, and no more.
         """
+        return await self.verdict(key, limit, hits)
+
+    def verdict(self, key: str, limit: int, hits: int = 1) -> "asyncio.Future[Verdict]":
+        """As `hit`, for who waits for nothing else."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(limit, hits, loop.create_future())
-        self._tick[key].append(waiting)
+        verdict: asyncio.Future[Verdict] = loop.create_future()
+        self._tick[key].append(_Waiting(limit, hits, verdict))
         if self._next is None:
             due = self._asked_at + self._limits.pace
             self._next = loop.call_at(due, self._ask_all) if due > loop.time() else loop.call_soon(self._ask_all)
-        return await waiting.verdict
+        return verdict
 
     async def close(self) -> None:
         if self._next is not None:
@@ -69,32 +74,29 @@ class Limiter:
 
     async def _ask(self, tick: _Tick) -> None:
         """No request is left waiting, whatever comes of it."""
+        hits = {key: sum([one.hits for one in waiting]) for key, waiting in tick.items()}
         try:
-            self._decide(tick, await self._limits.add({key: _hits(waiting) for key, waiting in tick.items()}))
+            self._decide(tick, hits, await self._limits.add(hits))
         except Exception as error:
             for one in _undecided(tick):
                 one.verdict.set_exception(error)
-        finally:
+        except BaseException:
             for one in _undecided(tick):
                 one.verdict.cancel()
+            raise
 
-    def _decide(self, tick: _Tick, windows: Mapping[str, Window]) -> None:
+    def _decide(self, tick: _Tick, hits: Mapping[str, int], windows: Mapping[str, Window]) -> None:
         now = self._clock()
         for key, waiting in tick.items():
             window = windows[key]
-            left = max(1, math.ceil(window.ends_at - now))
-            n = window.used - _hits(waiting)
+            n, reset = window.used - hits[key], math.ceil(window.ends_at)
             for one in waiting:
                 n += one.hits
-                over = one.hits > 0 and n > one.limit
-                remaining, reset = max(0, one.limit - n), math.ceil(window.ends_at)
-                verdict = Verdict(one.limit, remaining, reset, left if over else 0)
+                left = one.limit - n
+                over = left < 0 and one.hits > 0
+                retry_after = max(1, math.ceil(window.ends_at - now)) if over else 0
                 if not one.verdict.done():  # its client may have gone
-                    one.verdict.set_result(verdict)
-
-
-def _hits(waiting: list[_Waiting]) -> int:
-    return sum(one.hits for one in waiting)
+                    one.verdict.set_result(Verdict(one.limit, left if left > 0 else 0, reset, retry_after))
 
 
 def _undecided(tick: _Tick) -> list[_Waiting]:

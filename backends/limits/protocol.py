@@ -1,14 +1,16 @@
 """What a place that counts requests promises: fixed windows that begin with their first request (documented)."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 
 class LimitsAway(Exception):
     """The shared store did not answer in time."""
 
 
-class Window(NamedTuple):
+class Window(msgspec.Struct, frozen=True, gc=False):
     """The requests counted in a key's window so far, and when it ends (epoch seconds)."""
 
     used: int
