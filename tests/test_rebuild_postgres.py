@@ -78,6 +78,9 @@ def test_owners_rights_row_security_keys_and_partitions_come_along(traffic: Traf
     traffic.rebuild()
     after = [row for row in shape(traffic) if row[0] in names]
     assert after == before
+    assert traffic.rows(
+        "SELECT DISTINCT reloptions FROM pg_class WHERE oid IN ('counts'::regclass, 'ledger'::regclass)"
+    ) == [(["fillfactor=50"],)], "the room that rows need which are updated all the time"
     assert traffic.numbers() == numbers
     assert schemas(traffic) == {"public"}
 

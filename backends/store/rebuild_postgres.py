@@ -91,7 +91,7 @@ class PostgresBeside(Beside):
             connection.exec_driver_sql(f"CREATE SCHEMA {new}")
             for table in WRITTEN:
                 parts = "PARTITION BY RANGE (day)" if table is t.seen else ""
-                room = (table.dialect_options["postgresql"]["with"] or {}).get("fillfactor")  # LIKE leaves it out
+                room = table.info.get("fillfactor")  # LIKE leaves it out
                 filled = f"WITH (fillfactor = {room})" if room else ""
                 connection.exec_driver_sql(
                     f"CREATE TABLE {new}.{table.name} (LIKE {old}.{table.name} INCLUDING ALL) {parts} {filled}"
