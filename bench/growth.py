@@ -20,7 +20,7 @@ COLUMNS = ("", "events/s", "worker CPU us/event", "PostgreSQL CPU us/event", "of
 DAYS = 8  # that a window of seven days touches
 FILL = """
 INSERT INTO seen (organisation_id, day, event_id)
-SELECT (%(organisations)s::text[])[1 + number %% %(many)s], %(today)s - number %% %(days)s, gen_random_uuid()
+SELECT (%(organisations)s::uuid[])[1 + number %% %(many)s], %(today)s - number %% %(days)s, gen_random_uuid()
 FROM generate_series(0, %(rows)s - 1) AS number
 """
 TODAY = "SELECT (extract(epoch FROM now()) / 86400)::int"
