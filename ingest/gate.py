@@ -9,7 +9,6 @@ from ingest.answers import Refusal
 from ingest.keys import KeyCache, find_key
 from schemas.limits import STRANGERS, Verdict, bucket_key, stranger_key
 from service.clients import Clients
-from service.fields import Headers
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -17,10 +16,6 @@ class Admitted(msgspec.Struct, frozen=True):
 
     key: Key
     limits: Verdict
-
-    @property
-    def headers(self) -> Headers:
-        return self.limits.headers()
 
 
 class Gate:

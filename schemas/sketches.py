@@ -30,10 +30,7 @@ def add_users(stored: bytes | None, users: Iterable[str]) -> bytes:
 
 def count_users(stored: Iterable[bytes]) -> int:
     """How many distinct users all these sketches hold together."""
-    union = hll_union(LG_K)
-    for data in stored:
-        union.update(hll_sketch.deserialize(data))
-    return round(float(union.get_estimate()))
+    return round(float(_users(stored).get_estimate()))
 
 
 def add_seconds(stored: bytes | None, seconds: Iterable[float]) -> bytes:
@@ -44,22 +41,28 @@ def add_seconds(stored: bytes | None, seconds: Iterable[float]) -> bytes:
     return bytes(sketch.serialize())
 
 
+def median(stored: Iterable[bytes]) -> float | None:
+    """The median of all these sketches together, None where they are empty."""
+    merged = _seconds(stored)
+    return None if merged.is_empty() else float(merged.get_quantile(0.5))
+
+
 def together(kind: str, stored: Iterable[bytes]) -> bytes:
     """The sketch of all that these sketches of one kind hold, one or more."""
     if kind == SECONDS:
-        merged = kll_floats_sketch(KLL_K)
-        for data in stored:
-            merged.merge(kll_floats_sketch.deserialize(data))
-        return bytes(merged.serialize())
+        return bytes(_seconds(stored).serialize())
+    return bytes(_users(stored).get_result(tgt_hll_type.HLL_8).serialize_compact())
+
+
+def _users(stored: Iterable[bytes]) -> hll_union:
     union = hll_union(LG_K)
     for data in stored:
         union.update(hll_sketch.deserialize(data))
-    return bytes(union.get_result(tgt_hll_type.HLL_8).serialize_compact())
+    return union
 
 
-def median(stored: Iterable[bytes]) -> float | None:
-    """The median of all these sketches together, None where they are empty."""
+def _seconds(stored: Iterable[bytes]) -> kll_floats_sketch:
     merged = kll_floats_sketch(KLL_K)
     for data in stored:
         merged.merge(kll_floats_sketch.deserialize(data))
-    return None if merged.is_empty() else float(merged.get_quantile(0.5))
+    return merged

@@ -139,7 +139,7 @@ class Doors:
         authorization = [] if key is None else [(b"authorization", f"Bearer {key}".encode())]
         asked = scope(PROXY, *forwarded, headers=authorization)
         try:
-            status, headers = 200, (await self.gate.admit(asked, bucket)).headers
+            status, headers = 200, (await self.gate.admit(asked, bucket)).limits.headers()
         except Refusal as refusal:
             status, headers = refusal.status, refusal.headers
         assert len(dict(headers)) == len(headers)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from backends.store.engine import read_only, upsert
+from backends.store.queries import is_open
 from schemas import tables as t
 
 ENDED = ""  # stands for all edges that are not heard of any more; see backends/store/retention.py
@@ -117,11 +118,9 @@ def _rows(connection: sa.Connection, table: sa.Table, organisation: str | None) 
 def _cells(connection: sa.Connection, table: sa.Table, organisation: str | None, *columns: str) -> Cells:
     """By quarters, and by days; what readers know of an open day are its quarters."""
     value = sum((table.c[name] for name in columns[1:]), table.c[columns[0]])
-    c, o = table.c, t.open_days.c
+    c, unsummed = table.c, is_open(table, t.open_days)
     quarters = c.grain == t.QUARTER
-    day = c.bucket - c.bucket % t.DAY
-    is_open = sa.exists().where(o.organisation_id == c.organisation_id, o.flow_id == c.flow_id, o.bucket == day)
-    by_days = sa.or_(sa.and_(quarters, is_open), sa.and_(c.grain == t.DAY, ~is_open))
+    by_days = sa.or_(sa.and_(quarters, unsummed), sa.and_(c.grain == t.DAY, ~unsummed))
     found: dict[tuple[str, int], int] = {}
     for grain, where in ((t.QUARTER, quarters), (t.DAY, by_days)):
         for (whose,), events in _sums(connection, value, organisation, c.organisation_id, where=where).items():

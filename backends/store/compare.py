@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from backends.store.queries import is_open
 from backends.store.rebuild import WRITTEN, Tables
 from schemas import sketches
 from schemas import tables as t
@@ -87,18 +88,12 @@ class _Pair:
             return [side.c.day >= self._dropped]
         kept: list[sa.ColumnElement[bool]] = []
         if self._table in t.CELLS:
-            kept = [sa.or_(side.c.grain != t.DAY, ~_is_open(side, days)) for days in self._open_days]
+            kept = [sa.or_(side.c.grain != t.DAY, ~is_open(side, days)) for days in self._open_days]
         if self._table is t.sketches:
             return [*kept, side.c.kind != sketches.SECONDS]
         if self._counters:
             kept.append(sa.or_(*(side.c[name] != 0 for name in self._counters)))
         return kept
-
-
-def _is_open(cells: sa.Table, days: sa.Table) -> sa.ColumnElement[bool]:
-    c, d = cells.c, days.c
-    same = (d.organisation_id == c.organisation_id, d.flow_id == c.flow_id, d.bucket == c.bucket)
-    return sa.exists().where(*same)
 
 
 def _value(column: sa.Column[Any]) -> sa.ColumnElement[Any]:

@@ -21,6 +21,13 @@ class Span(Protocol):
     def end(self) -> int: ...
 
 
+def is_open(cells: sa.Table, open_days: sa.Table) -> sa.ColumnElement[bool]:
+    """Whether a cell, of a quarter or of a day, is of a day that is open."""
+    c, o = cells.c, open_days.c
+    day = c.bucket - c.bucket % t.DAY
+    return sa.exists().where(o.organisation_id == c.organisation_id, o.flow_id == c.flow_id, o.bucket == day)
+
+
 class Queries:
     """Blocking; one transaction a call. Raises SQLAlchemy's errors where the store is away."""
 
