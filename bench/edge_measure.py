@@ -10,6 +10,7 @@ from bench.edge_world import World
 from bench.load import Order
 
 CONNECTIONS = 64
+"""Of each process that serves: on cores of their own, two have as much to do as one each."""
 CLIENTS = 256
 """Connections where requests come at a rate: more than are ever out, unless the server falls behind."""
 
@@ -50,7 +51,8 @@ class Latency(NamedTuple):
 
 def saturate(world: World, subject: Subject, load: Load, seconds: float) -> Saturated:
     before = subject.cost()
-    found = world.driver.run(order(subject, load, CONNECTIONS, seconds), subject.name)
+    connections = CONNECTIONS * len(subject.ports)
+    found = world.driver.run(order(subject, load, connections, seconds), subject.name)
     after = subject.cost()
     user, system = ((after[i] - before[i]) / found.requests * 1e6 for i in (0, 1))
     return Saturated(
