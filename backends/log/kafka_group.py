@@ -16,8 +16,8 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import OffsetAndMetadata
 
-from backends.log.kafka_admin import as_identity
-from backends.log.kafka_client import REQUEST_MS, open_client, translated
+from backends.log.kafka_client import open_client, translated
+from backends.log.kafka_questions import Questions
 from backends.log.protocol import LogUnavailable, OffsetOutOfRange, OnAssign, OnRevoke, Record, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class KafkaLogConsumer:
         self._on_revoke = on_revoke
         self._notes = _Notes()
         self._client: KafkaConsumer | None = None
+        self._questions: Questions | None = None
         self._held: set[TopicPartition] = set()
         self._unpositioned: set[TopicPartition] = set()
         self._moved: set[TopicPartition] = set()  # positioned after the last fetch: what it brought is not theirs
@@ -112,25 +113,21 @@ class KafkaLogConsumer:
             log.debug("commit for the lag tools failed", extra={"kind": type(error).__name__})
 
     def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        with translated():
-            found = self._connect().beginning_offsets([kafka.TopicPartition(*tp) for tp in partitions])
-        return {TopicPartition(*tp): offset for tp, offset in found.items()}
+        return self._ask().beginning_offsets(partitions)
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        with translated():
-            found = self._connect().end_offsets([kafka.TopicPartition(*tp) for tp in partitions])
-        return {TopicPartition(*tp): offset for tp, offset in found.items()}
+        return self._ask().end_offsets(partitions)
 
     def identities(self) -> dict[str, str]:
-        """The metadata that is fetched for it lets kafka-python notice new partitions too."""
-        client = self._connect()
-        cluster = client._cluster
-        with translated():
-            if cluster.metadata_refresh_in_progress:  # asked for before this call, so it may answer with what was
-                client._net.run(client._manager.wait_for, cluster.request_update(), REQUEST_MS)
-            client._net.run(client._manager.wait_for, cluster.request_update(), REQUEST_MS)
-        found = {topic: as_identity(cluster.topic_id(topic)) for topic in self._topics}
-        return {topic: identity for topic, identity in found.items() if identity is not None}
+        """Where it shows a topic with other partitions than the group knows, kafka-python is told to look too."""
+        questions = self._ask()
+        found = questions.identities()
+        if self._client is not None:
+            known = self._client._cluster
+            there = questions.partitions()
+            if any(len(known.partitions_for_topic(topic) or ()) != number for topic, number in there.items()):
+                known.request_update()
+        return found
 
     def keep_alive(self, seconds: float) -> None:
         """Polls with everything paused: heartbeats and rebalances go on, and nothing is read."""
@@ -155,6 +152,14 @@ class KafkaLogConsumer:
             with suppress(kafka_errors.KafkaError):
                 self._client.close(autocommit=False, timeout_ms=CLOSE_MS)
             self._client = None
+        if self._questions is not None:
+            self._questions.close()
+            self._questions = None
+
+    def _ask(self) -> Questions:
+        if self._questions is None:
+            self._questions = Questions(self._servers, self._topics)
+        return self._questions
 
     def _connect(self) -> KafkaConsumer:
         if self._client is None:
