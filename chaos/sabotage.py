@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -12,7 +12,7 @@ def dedup() -> None:
 
     add_seen = Transaction.add_seen
 
-    def all_new(self: Transaction, ids: Sequence[tuple[str, int, str]]) -> set[tuple[str, str]]:
+    def all_new(self: Transaction, ids: Mapping[tuple[str, int], Sequence[str]]) -> set[tuple[str, str]]:
         add_seen(self, ids)
         return set()
 

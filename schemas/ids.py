@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 UUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\Z"
 NIL = "00000000-0000-0000-0000-000000000000"
@@ -21,7 +21,7 @@ def is_uuid(text: str) -> bool:
     return _uuid.fullmatch(text) is not None
 
 
-def are_uuids(texts: Sequence[str]) -> bool:
+def are_uuids(texts: Collection[str]) -> bool:
     """As `is_uuid` of each, with one look at all. Each has to have 36 characters."""
     return _are_of("".join(texts), len(texts), _DIGITS)
 

@@ -3,8 +3,8 @@
 Workers and replays read records of every release, so a field is only ever added, with a default.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -175,11 +175,32 @@ def encode(line: AnyLine) -> bytes:
 
 def decode(line: bytes) -> AnyLine:
     """Raises one of UNREADABLE on a poison line."""
+    [decoded] = decode_all([line])
+    return decoded if decoded is not None else _decoder.decode(line)
+
+
+def decode_all(encoded: Sequence[bytes]) -> list[AnyLine | None]:
+    """As `decode` of each line, and cheaper; None for a poison line."""
+    decoded: list[AnyLine | None] = []
+    envelopes: list[Envelope] = []
+    for line in encoded:
+        try:
+            envelope = _quick_decoder.decode(line)
+        except UNREADABLE:
+            decoded.append(_carefully(line))
+        else:
+            decoded.append(envelope)
+            envelopes.append(envelope)
+    if _well_formed(envelopes):
+        return decoded
+    return [_carefully(line) for line in encoded]
+
+
+def _carefully(line: bytes) -> AnyLine | None:
     try:
-        envelope = _quick_decoder.decode(line)
-    except UNREADABLE:
         return _decoder.decode(line)
-    return envelope if _well_formed(envelope.events) else _decoder.decode(line)
+    except UNREADABLE:
+        return None
 
 
 _Id = Annotated[str, msgspec.Meta(min_length=36, max_length=36)]
@@ -196,18 +217,27 @@ class _QuickEvent(RecordEvent, kw_only=True, gc=False):
 
 
 class _QuickEnvelope(Envelope, kw_only=True, tag="events"):
+    org: _Id
     events: list[_QuickEvent]  # type: ignore[assignment]
 
 
 _quick_decoder = msgspec.json.Decoder(_QuickEnvelope)
 
 
-def _well_formed(events: Sequence[RecordEvent]) -> bool:
-    ids = [event.id for event in events]
-    ids += [event.flow for event in events if event.flow is not None]
-    ids += [event.step for event in events if event.step is not None]
+def _well_formed(envelopes: Sequence[Envelope]) -> bool:
+    events = [event for envelope in envelopes for event in envelope.events]
+    # Of which there are few in all that comes together.
+    named: set[str | None] = {envelope.org for envelope in envelopes}
+    named.update([event.flow for event in events])
+    named.update([event.step for event in events])
+    named.discard(None)
     users = "".join([event.user for event in events if event.user is not None])
-    return are_uuids(ids) and users.isascii() and not users.encode().translate(None, _DIGITS)
+    return (
+        are_uuids([event.id for event in events])
+        and are_uuids(cast("set[str]", named))
+        and users.isascii()
+        and not users.encode().translate(None, _DIGITS)
+    )
 
 
 def peek(line: bytes) -> Newer | None:
@@ -227,8 +257,7 @@ def peek(line: bytes) -> Newer | None:
     return Newer(seen.org.lower() if known else None, seen.received if timed else None, max(1, events))
 
 
-def lines(value: bytes) -> Iterator[tuple[int, bytes]]:
+def lines(value: bytes) -> list[tuple[int, bytes]]:
     """The lines of a record with their numbers, blank ones left out."""
-    for number, line in enumerate(value.split(b"\n")):
-        if line.strip():
-            yield number, line
+    each = value.split(b"\n") if _LINE_FEED in value else (value,)
+    return [(number, line) for number, line in enumerate(each) if line.strip()]

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.log import Record
 from tests.worlds import NOW, envelope, event, new_id
 from workers import clock
 from workers.items import Item, date
@@ -16,8 +17,8 @@ def test_however_the_clocks_differ(time: int | None, sent: int | None, received:
     time, sent = (received + off if off is not None else None for off in (time, sent))
     one = event(time=time)
     line = envelope(ORGANISATION, one, received=received, sent=sent)
-    whole = ("t", 0, 0, 0, -1)
-    item = Item((ORGANISATION, "t", 0), whole, 0, ORGANISATION, new_id(), line, one, None, None, time, sent)  # type: ignore[arg-type]
+    record = Record("t", 0, 0, received, b"")
+    item = Item((ORGANISATION, "t", 0), record, 0, 0, ORGANISATION, new_id(), line, one, None, None, time, sent)
     date([item])
     assert (item.at, item.clamped, item.too_old) == clock.happened(time, received, sent)
     assert (item.day, item.everywhere) == clock.memory(item.id, time, received)

@@ -131,7 +131,7 @@ def test_a_worker_in_mid_transaction_is_waited_for(world: World) -> None:
         assert transaction.horizon() < TODAY
         pruning.start()
         until(lambda: waits(world.engine))
-        assert transaction.add_seen([(world.organisation, TODAY - 1, new_id())]) == set()
+        assert transaction.add_seen({(world.organisation, TODAY - 1): [new_id()]}) == set()
         transaction.add(t.ledger, {(world.organisation, TOPIC, 0, name): [1] for name in ("consumed", "counted")})
     pruning.join()
     assert dropped == [2]

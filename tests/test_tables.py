@@ -72,7 +72,7 @@ def test_ids_of_an_older_release_are_known_after_its_migration(store_url: str) -
     migrate(engine)
     with Counting(engine).transaction() as transaction:
         assert transaction.seen_on_any_day([(organisation, event)]) == {(organisation, event)}
-        assert transaction.add_seen([(organisation, day, event)]) == {(organisation, event)}
+        assert transaction.add_seen({(organisation, day): [event]}) == {(organisation, event)}
     engine.dispose()
 
 
@@ -93,10 +93,12 @@ def _described(item: object, name: str | None, kind: str, *_: object) -> bool:
 def test_copied_ids_are_read_back_and_what_fails_is_told_as_of_any_statement(postgres_url: str) -> None:
     engine = open_engine(postgres_url)
     organisation, names = str(uuid.uuid4()), ("organisation_id", "day", "event_id")
-    ids = [(organisation, day, str(uuid.uuid4())) for day in (20_000, 20_001)]
+    ids = {(organisation, day): sorted(str(uuid.uuid4()) for _ in range(3)) for day in (20_000, 20_001)}
     create_day_partitions(engine, [20_000, 20_001])
 
-    def enter(given: list[tuple[str, int, str]], before: Callable[[sa.Connection], object] = lambda _: None) -> None:
+    def enter(
+        given: dict[tuple[str, int], list[str]], before: Callable[[sa.Connection], object] = lambda _: None
+    ) -> None:
         with engine.begin() as connection:
             before(connection)
             copy(connection, t.seen, names, seen_rows(given))
@@ -108,12 +110,14 @@ def test_copied_ids_are_read_back_and_what_fails_is_told_as_of_any_statement(pos
 
     enter(ids)
     with engine.begin() as connection:
-        found = connection.execute(sa.select(*(t.seen.c[name] for name in names)).order_by(t.seen.c.day))
-        assert [tuple(row) for row in found] == ids
+        found = connection.execute(
+            sa.select(*(t.seen.c[name] for name in names)).order_by(t.seen.c.day, t.seen.c.event_id)
+        )
+        assert [tuple(row) for row in found] == [(*of, event) for of, events in ids.items() for event in events]
     with pytest.raises(sa.exc.IntegrityError):
-        enter(ids[:1])
+        enter({(organisation, 20_000): ids[organisation, 20_000][1:]})
     with pytest.raises(sa.exc.IntegrityError):
-        enter([(organisation, 12_345, str(uuid.uuid4()))])
+        enter({(organisation, 12_345): [str(uuid.uuid4())]})
     with pytest.raises(ENVIRONMENT_ERRORS):
-        enter([(organisation, 20_000, str(uuid.uuid4()))], before=end)
+        enter({(organisation, 20_000): [str(uuid.uuid4())]}, before=end)
     engine.dispose()

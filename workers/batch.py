@@ -6,7 +6,7 @@ are counted, all or nothing. Whatever is killed when, the store holds a batch wh
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import or_
@@ -88,7 +88,8 @@ class Batches:
         Records below the expected offset are left out: they are counted already.
         """
         began = time.perf_counter()
-        fresh = [r for r in records if r.offset >= expected[TopicPartition(r.topic, r.partition)]]
+        stands: Mapping[tuple[str, int], int] = {(tp.topic, tp.partition): offset for tp, offset in expected.items()}
+        fresh = [r for r in records if r.offset >= stands[r.topic, r.partition]]
         read, aside = items.read(fresh)
         try:
             named = self._look_up(read)
@@ -167,10 +168,11 @@ class Batches:
 
 
 def _moves(records: Sequence[Record], expected: Mapping[TopicPartition, int]) -> list[Move]:
-    ends: dict[TopicPartition, Record] = {}
-    for record in records:
-        ends[TopicPartition(record.topic, record.partition)] = record
-    return [Move(*tp, expected[tp], last.offset + 1, last.timestamp) for tp, last in ends.items()]
+    lasts = {(record.topic, record.partition): record for record in records}
+    return [
+        Move(*tp, expected[tp], last.offset + 1, last.timestamp)
+        for tp, last in ((TopicPartition(*key), last) for key, last in lasts.items())
+    ]
 
 
 def _write(transaction: Transaction, read: Sequence[Item], named: Named, facts: Facts) -> Written:
@@ -199,20 +201,20 @@ def _write(transaction: Transaction, read: Sequence[Item], named: Named, facts: 
 
 def _new(transaction: Transaction, accepted: list[Item]) -> list[Item]:
     """The items whose ids were not in; of several with one id in this batch, the first."""
-    keys = [item.organisation + item.id for item in accepted]
-    first = dict(zip(keys, accepted, strict=True))
-    if len(first) < len(keys):
-        first = {}
-        for key, item in zip(keys, accepted, strict=True):
-            first.setdefault(key, item)
-    known = transaction.seen_on_any_day([(i.organisation, i.id) for i in first.values() if i.everywhere])
+    first = accepted
+    if len({item.id for item in accepted}) < len(accepted):
+        by_id: dict[tuple[str, str], Item] = {}
+        for item in accepted:
+            by_id.setdefault((item.organisation, item.id), item)
+        first = list(by_id.values())
+    known = transaction.seen_on_any_day([(i.organisation, i.id) for i in first if i.everywhere])
     if known:
-        first = {key: item for key, item in first.items() if (item.organisation, item.id) not in known}
-    # In the order of the table's key, so that each page of its index is come to once.
-    ordered = [first[key] for key in sorted(first)]
-    known = transaction.add_seen([(item.organisation, item.day, item.id) for item in ordered])
-    new = list(first.values())
-    return [item for item in new if (item.organisation, item.id) not in known] if known else new
+        first = [item for item in first if (item.organisation, item.id) not in known]
+    ids: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for item in first:
+        ids[item.organisation, item.day].append(item.id)
+    known = transaction.add_seen(ids)
+    return [item for item in first if (item.organisation, item.id) not in known] if known else first
 
 
 def _admitted(transaction: Transaction, new: list[Item]) -> set[tuple[str, str]]:

@@ -22,7 +22,8 @@ class Item(msgspec.Struct, gc=False):
     """An event to be counted, or a small write such as a heartbeat, which has none. Ids lower-case, times epoch ms."""
 
     account: Account
-    whole: Place  # of its whole line
+    record: Record
+    number: int  # of its line in the record
     index: int  # in its envelope; WHOLE_LINE of a small write
     organisation: str
     id: str
@@ -47,7 +48,7 @@ class Item(msgspec.Struct, gc=False):
 
     @property
     def place(self) -> Place:
-        return self.whole._replace(event=self.index)
+        return Place(self.record.topic, self.record.partition, self.record.offset, self.number, self.index)
 
     @property
     def host(self) -> str | None:
@@ -73,41 +74,40 @@ def read(batch: Iterable[Record]) -> tuple[list[Item], list[Rejection]]:
     """Never raises: a line that is not one of ours is a rejection, and the lines beside it are read."""
     items: list[Item] = []
     poison: list[Rejection] = []
-    for record in batch:
-        for number, line in records.lines(record.value):
-            place = Place(record.topic, record.partition, record.offset, number, WHOLE_LINE)
-            try:
-                decoded = records.decode(line)
-            except records.UNREADABLE:
-                poison.append(_not_ours(place, line, record.timestamp))
-                continue
-            organisation = decoded.org.lower()
-            if decoded.v != records.VERSION:
-                reason = "newer_version" if decoded.v > records.VERSION else "unknown_version"
-                events = len(decoded.events) if isinstance(decoded, Envelope) else 1
-                poison.append(Rejection(place, organisation, reason, decoded.received, line, max(1, events)))
-            elif isinstance(decoded, Refused):
-                poison.append(Rejection(place, organisation, f"refused:{decoded.reason}", decoded.received, line))
-            elif isinstance(decoded, Envelope):
-                account, sent = (organisation, record.topic, record.partition), decoded.sent
-                items += [
-                    Item(
-                        account,
-                        place,
-                        index,
-                        organisation,
-                        event.id.lower(),
-                        decoded,
-                        event,
-                        event.flow.lower() if event.flow else None,
-                        event.step.lower() if event.step else None,
-                        event.time,
-                        sent,
-                    )
-                    for index, event in enumerate(decoded.events)
-                ]
-            else:
-                items.append(_small(place, organisation, decoded))
+    stood = [(record, number, line) for record in batch for number, line in records.lines(record.value)]
+    for (record, number, line), decoded in zip(stood, records.decode_all([line for *_, line in stood]), strict=True):
+        if decoded is None:
+            poison.append(_not_ours(_whole(record, number), line, record.timestamp))
+            continue
+        organisation = decoded.org.lower()
+        if decoded.v != records.VERSION:
+            reason = "newer_version" if decoded.v > records.VERSION else "unknown_version"
+            events = max(1, len(decoded.events)) if isinstance(decoded, Envelope) else 1
+            poison.append(Rejection(_whole(record, number), organisation, reason, decoded.received, line, events))
+        elif isinstance(decoded, Envelope):
+            account, sent = (organisation, record.topic, record.partition), decoded.sent
+            items += [
+                Item(
+                    account,
+                    record,
+                    number,
+                    index,
+                    organisation,
+                    event.id.lower(),
+                    decoded,
+                    event,
+                    event.flow.lower() if event.flow else None,
+                    event.step.lower() if event.step else None,
+                    event.time,
+                    sent,
+                )
+                for index, event in enumerate(decoded.events)
+            ]
+        elif isinstance(decoded, Refused):
+            reason = f"refused:{decoded.reason}"
+            poison.append(Rejection(_whole(record, number), organisation, reason, decoded.received, line))
+        else:
+            items.append(_small(record, number, organisation, decoded))
     return items, poison
 
 
@@ -125,11 +125,16 @@ def date(items: Iterable[Item]) -> None:
             item.date()
 
 
-def _small(whole: Place, organisation: str, line: Heartbeat | OfStep) -> Item:
+def _whole(record: Record, number: int) -> Place:
+    return Place(record.topic, record.partition, record.offset, number, WHOLE_LINE)
+
+
+def _small(record: Record, number: int, organisation: str, line: Heartbeat | OfStep) -> Item:
     flow, step, time = (None, None, None) if isinstance(line, Heartbeat) else (line.flow, line.step, line.time)
     return Item(
-        (organisation, whole.topic, whole.partition),
-        whole,
+        (organisation, record.topic, record.partition),
+        record,
+        number,
         WHOLE_LINE,
         organisation,
         line.id.lower(),

@@ -119,8 +119,8 @@ class Worker:
             self._measure_lag()
 
     def _prepare(self, share: list[Record]) -> tuple[Prepared, Reached]:
-        reached = {TopicPartition(r.topic, r.partition): r.timestamp for r in share}
-        return self._batches.prepare(share, self._ahead), reached
+        reached = {(r.topic, r.partition): r.timestamp for r in share}
+        return self._batches.prepare(share, self._ahead), {TopicPartition(*tp): at for tp, at in reached.items()}
 
     def _gather(self) -> list[Record]:
         """A batch: what one poll brings, and while the writer is not ready for it what more comes."""
@@ -129,7 +129,7 @@ class Worker:
         self._poll(POLL_SECONDS if self._writer.idle else WRITING_POLL_SECONDS)
         while not self._writer.ready and self._has_room():
             self._poll(WRITING_POLL_SECONDS)
-        return [r for r in self._gathered if TopicPartition(r.topic, r.partition) in self._next]
+        return [r for r in self._gathered if (r.topic, r.partition) in self._next]
 
     def _has_room(self) -> bool:
         return len(self._gathered) < self._batch_records and self._gathered_bytes < BATCH_BYTES
@@ -228,7 +228,7 @@ class Worker:
 
     def _let_go(self, partitions: list[TopicPartition]) -> None:
         """What was gathered of them was read from another position; what is being written is waited for."""
-        self._gathered = [r for r in self._gathered if TopicPartition(r.topic, r.partition) not in partitions]
+        self._gathered = [r for r in self._gathered if (r.topic, r.partition) not in partitions]
         self._writer.wait()
 
     def _same_topics(self) -> set[TopicPartition]:

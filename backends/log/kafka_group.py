@@ -18,6 +18,7 @@ from kafka.structs import OffsetAndMetadata
 
 from backends.log.kafka_client import open_client, translated
 from backends.log.kafka_questions import Questions
+from backends.log.kafka_records import read_records
 from backends.log.protocol import LogUnavailable, OffsetOutOfRange, OnAssign, OnRevoke, Record, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class KafkaLogConsumer:
             self._follow()
             for tp, records in polled.items():
                 if TopicPartition(*tp) in self._held and TopicPartition(*tp) not in self._moved:
-                    found.extend(Record(r.topic, r.partition, r.offset, r.timestamp, r.value) for r in records)
+                    found += records
             if found or time.monotonic() >= deadline:
                 return found
 
@@ -179,6 +180,7 @@ class KafkaLogConsumer:
                     fetch_max_wait_ms=250,
                     metrics_enabled=False,
                 )
+                read_records(client)
                 client.subscribe(self._topics, listener=self._notes)
             self._client = client
         return self._client

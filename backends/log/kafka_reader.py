@@ -9,6 +9,7 @@ from kafka import errors as kafka_errors
 
 from backends.log.kafka_admin import KafkaLogAdmin
 from backends.log.kafka_client import open_client, translated
+from backends.log.kafka_records import read_records
 from backends.log.protocol import LogUnavailable, OffsetOutOfRange, Record, TopicPartition, UnknownTopic
 
 READ_SECONDS = 10.0
@@ -31,6 +32,7 @@ class KafkaLogReader:
                 fetch_max_wait_ms=100,
                 metrics_enabled=False,
             )
+            read_records(self._client)
         self._at: tuple[TopicPartition, int] | None = None  # where the next record comes from
 
     def partitions(self, topic: str) -> int:
@@ -71,10 +73,10 @@ class KafkaLogReader:
                     raise OffsetOutOfRange(
                         f"{partition.topic}[{partition.partition}] has no offset {offset}"
                     ) from error
-            records = polled.get(kafka.TopicPartition(*partition), [])
+            records: list[Record] = polled.get(kafka.TopicPartition(*partition), [])
             if records:
                 self._at = (partition, records[-1].offset + 1)
-                return [Record(r.topic, r.partition, r.offset, r.timestamp, r.value) for r in records]
+                return records
             # What was answered before the offset was found out of range looks the same as the end.
             if offset == self.end_offsets([partition])[partition]:
                 return []

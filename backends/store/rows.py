@@ -36,13 +36,15 @@ def parameters(dialect: str, columns: Columns, rows: Sequence[Sequence[Any]]) ->
     return {"given": orjson.dumps(rows if isinstance(rows, list) else list(rows), default=bytes.hex).decode()}
 
 
-def seen_rows(ids: Sequence[tuple[str, int, str]]) -> bytes:
-    """Rows of `seen`, organisation, day and event id, as PostgreSQL's COPY reads them in binary.
+def seen_rows(ids: Mapping[tuple[str, int], Sequence[str]]) -> bytes:
+    """Rows of `seen`, event ids by organisation and day, as PostgreSQL's COPY reads them in binary.
 
     Each value after its length, all of it in hex until the end: that is the least to be done for each.
     """
-    days = {day: f"00000004{day:08x}00000010" for day in {day for _, day, _ in ids}}
-    rows = ["000300000010" + organisation + days[day] + event for organisation, day, event in ids]
+    rows = []
+    for (organisation, day), events in ids.items():
+        head = f"000300000010{organisation}00000004{day:08x}00000010"
+        rows += [head, head.join(events)]
     return b"PGCOPY\n\xff\r\n\0" + bytes(8) + bytes.fromhex("".join(rows).replace("-", "")) + b"\xff\xff"
 
 
