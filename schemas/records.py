@@ -259,5 +259,6 @@ def peek(line: bytes) -> Newer | None:
 
 def lines(value: bytes) -> list[tuple[int, bytes]]:
     """The lines of a record with their numbers, blank ones left out."""
-    each = value.split(b"\n") if _LINE_FEED in value else (value,)
-    return [(number, line) for number, line in enumerate(each) if line.strip()]
+    if _LINE_FEED not in value:
+        return [(0, value)] if value.strip() else []
+    return [(number, line) for number, line in enumerate(value.split(b"\n")) if line.strip()]

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from backends.store.engine import ENVIRONMENT_ERRORS, is_environment, open_engine, ping
+from backends.store.engine import ENVIRONMENT_ERRORS, is_environment, open_engine, ping, pipelined
 from tests.servers.postgres import Postgres
 
 ENVIRONMENT = {
@@ -88,6 +88,54 @@ def test_an_error_made_anew_repeats_no_value(engine: sa.Engine) -> None:
     with pytest.raises(ENVIRONMENT_ERRORS) as caught, engine.begin() as connection:
         connection.execute(sa.text("SELECT nowhere, CAST(:v AS text)"), {"v": secret})
     assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind"),
+    [
+        ("INSERT INTO things VALUES ('a')", sa.exc.IntegrityError),
+        ("INSERT INTO things VALUES (repeat('a', 99))", sa.exc.DataError),
+        ("INSERT INTO nothings VALUES ('b')", sa.exc.OperationalError),
+        ("DO $$ BEGIN RAISE EXCEPTION '' USING ERRCODE = '40001'; END $$", sa.exc.OperationalError),
+        ("DO $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); END $$", sa.exc.OperationalError),
+    ],
+)
+@pytest.mark.parametrize("behind", [0, 3])
+def test_what_fails_in_a_pipeline_is_told_as_anywhere_and_nothing_of_it_stays(
+    engine: sa.Engine, statement: str, kind: type[Exception], behind: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE things (name varchar(9) UNIQUE)")
+        connection.exec_driver_sql("INSERT INTO things VALUES ('a')")
+    with pytest.raises(kind) as caught, engine.begin() as connection, pipelined(connection):
+        connection.exec_driver_sql("INSERT INTO things VALUES ('b')")
+        connection.exec_driver_sql(statement)
+        for number in range(behind):
+            connection.exec_driver_sql(f"INSERT INTO things VALUES ('c{number}')")
+    assert is_environment(caught.value) == (kind is sa.exc.OperationalError)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT name FROM things").scalars().all() == ["a"]
+    assert caplog.text == "", "the driver repeats what the server said"
+
+
+def test_a_fault_of_ours_in_a_pipeline_is_raised_and_what_the_store_said_is_not_repeated(
+    engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ZeroDivisionError), engine.begin() as connection, pipelined(connection):
+        connection.exec_driver_sql("SELECT CAST('a user''s own' AS integer)")
+        raise ZeroDivisionError
+    assert caplog.text == ""
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
+
+
+def test_what_is_pipelined_is_there_afterwards(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE things (name text)")
+        with pipelined(connection):
+            for number in range(500):
+                connection.execute(sa.text("INSERT INTO things VALUES (repeat(:name, 3000))"), {"name": str(number)})
+        assert connection.exec_driver_sql("SELECT count(*) FROM things").scalar_one() == 500
 
 
 def test_a_database_that_may_only_be_read_is_the_environments(private_postgres: Postgres) -> None:

@@ -18,6 +18,7 @@ from tests.blocking import waiting
 from tests.servers.postgres import Postgres
 from tests.tenants import PARTITIONS, Tenants
 from tests.working import until, working
+from workers.loop import Worker
 
 
 @contextmanager
@@ -56,18 +57,21 @@ def put_off() -> float:
     return float(metrics.environment_errors.labels("store")._value.get())
 
 
-def raised(engine: sa.Engine) -> list[str]:
-    """The SQLSTATEs of what the engine raises from now on."""
-    states: list[str] = []
+@pytest.fixture
+def states(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The SQLSTATEs of what workers put their work off for."""
+    found: list[str] = []
+    back_off = Worker._back_off
 
-    def note(context: sa.engine.ExceptionContext) -> None:
-        states.append(getattr(context.original_exception, "sqlstate", None) or "")
+    def noted(worker: Worker, part: str, error: Exception, failures: int) -> int:
+        found.append(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
+        return back_off(worker, part, error, failures)
 
-    sa.event.listen(engine, "handle_error", note)
-    return states
+    monkeypatch.setattr(Worker, "_back_off", noted)
+    return found
 
 
-def test_a_conflict_of_transactions_is_tried_again(postgres_url: str, tmp_path: Path) -> None:
+def test_a_conflict_of_transactions_is_tried_again(postgres_url: str, tmp_path: Path, states: list[str]) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         name = connection.info.dbname
         connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_isolation = serializable')
@@ -77,7 +81,7 @@ def test_a_conflict_of_transactions_is_tried_again(postgres_url: str, tmp_path: 
             with psycopg.connect(postgres_url, autocommit=True) as other:
                 other.execute("UPDATE ledger SET events = events")
 
-        states, before = raised(engine), put_off()
+        before = put_off()
         At(engine, "INSERT INTO ledger", conflict)
         tenants.send(2)
         with working(engine, log_url, ["t"], "g"):
@@ -87,7 +91,7 @@ def test_a_conflict_of_transactions_is_tried_again(postgres_url: str, tmp_path: 
         tenants.check()
 
 
-def test_a_deadlock_is_tried_again(postgres_url: str, tmp_path: Path) -> None:
+def test_a_deadlock_is_tried_again(postgres_url: str, tmp_path: Path, states: list[str]) -> None:
     with traffic(postgres_url, tmp_path) as (engine, log_url, tenants):
         other = psycopg.connect(postgres_url)
         other.execute("SET deadlock_timeout = '1min'")  # so that it is the worker that is chosen
@@ -102,7 +106,7 @@ def test_a_deadlock_is_tried_again(postgres_url: str, tmp_path: Path) -> None:
             other.rollback()
 
         thread = threading.Thread(target=want_what_the_worker_has)
-        states, before = raised(engine), put_off()
+        before = put_off()
         At(engine, "INSERT INTO ledger", entangle)
         tenants.send(2)
         with working(engine, log_url, ["t"], "g"):
@@ -179,12 +183,13 @@ def test_a_store_that_takes_nothing_means_lag_and_never_poison(
     breaks: Callable[[psycopg.Connection], None],
     mends: Callable[[psycopg.Connection], None],
     state: str,
+    states: list[str],
 ) -> None:
     with traffic(postgres_url, tmp_path) as (engine, log_url, tenants):
         tenants.send(2)
         with psycopg.connect(postgres_url, autocommit=True) as connection:
             breaks(connection)
-        states, before = raised(engine), put_off()
+        before = put_off()
         with working(engine, log_url, ["t"], "g") as worker:
             until(lambda: put_off() >= before + 3)
             assert worker.worker.problem == "store is away"

@@ -17,7 +17,7 @@ from workers.writer import Behind, Writer, Written, shares
 
 
 def batch_of(partition: int) -> Prepared:
-    return Prepared([Move("t", partition, 0, 5, 1)], [], Named({}), [], 0, 0.0)
+    return Prepared([Move("t", partition, 0, 5, 7)], [], Named({}), [], 0, 0.0)
 
 
 def written(batch: Prepared) -> dict[TopicPartition, int]:
@@ -29,7 +29,7 @@ def reached(partition: int) -> dict[TopicPartition, int]:
 
 
 def begin(writer: Writer, *partitions: int) -> None:
-    writer.begin([(batch_of(partition), reached(partition)) for partition in partitions])
+    writer.begin([batch_of(partition) for partition in partitions])
 
 
 class Store:

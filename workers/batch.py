@@ -25,7 +25,7 @@ from workers import accounting, clock, items, small
 from workers.accounting import Written
 from workers.bisect import AllFail, Failed, bisect
 from workers.days import add_days, days_of
-from workers.fold import fold, merge
+from workers.fold import fold, merged
 from workers.forgetting import Forgotten, strangers
 from workers.items import Item, Rejection
 from workers.limit import Limit, TooMuchPoison
@@ -232,12 +232,14 @@ def _count(transaction: Transaction, new: list[Item], named: Named, today: int) 
     still_open = transaction.open_days(days, today)
     if not days <= still_open:
         add_days(folded, still_open)
-    transaction.save_sessions(folded.sessions)
-    transaction.add(t.counts, folded.counts)
-    transaction.add(t.custom_events, folded.custom_events)
-    transaction.add(t.cohorts, folded.cohorts)
-    transaction.add(t.cohort_steps, folded.cohort_steps)
-    transaction.merge_sketches(folded.sketches, merge)
+    stored = transaction.sketches(folded.sketches)
+    with transaction.pipelined():
+        transaction.save_sessions(folded.sessions)
+        transaction.add(t.counts, folded.counts)
+        transaction.add(t.custom_events, folded.custom_events)
+        transaction.add(t.cohorts, folded.cohorts)
+        transaction.add(t.cohort_steps, folded.cohort_steps)
+        transaction.save_sketches(merged(folded.sketches, stored))
     left = small.fold(new)
     for table, rows in left.latest.items():
         transaction.keep_latest(table, [rows[key] for key in sorted(rows)])

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from backends.store.counting import SessionRow
 from schemas import sketches
+from schemas import tables as t
 from schemas.tables import NO_FLOW, NO_STEP, OTHER_NAMES, QUARTER
 from workers.items import Item
 from workers.sessions import SessionKey, advance
@@ -20,6 +21,7 @@ Users = dict[str, None]
 """A set that keeps the order of arrival, so that the same events make the same sketch."""
 
 _QUARTER_MS = QUARTER * 1000
+_KIND = [column.name for column in t.sketches.primary_key].index("kind")
 _COUNTER = {"view": 0, "complete": 1, "skip": 2, "dismiss": 3}
 
 
@@ -138,6 +140,13 @@ def _contribute(
         cell[1] += sign * (step == row.furthest and not completed)
 
 
-def merge(kind: str, stored: bytes | None, values: Iterable[Any]) -> bytes:
-    """Puts a batch's users, or seconds, into a stored sketch of that kind."""
-    return sketches.add_seconds(stored, values) if kind == sketches.SECONDS else sketches.add_users(stored, values)
+def merged(additions: Mapping[Cell, Iterable[Any]], stored: Mapping[Cell, bytes]) -> dict[Cell, bytes]:
+    """The sketches that a batch's users, or seconds, change."""
+    changed = {}
+    for cell, values in additions.items():
+        before = stored.get(cell)
+        add = sketches.add_seconds if cell[_KIND] == sketches.SECONDS else sketches.add_users
+        after = add(before, values)
+        if after != before:  # users who came before change nothing
+            changed[cell] = after
+    return changed

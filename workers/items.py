@@ -74,8 +74,13 @@ def read(batch: Iterable[Record]) -> tuple[list[Item], list[Rejection]]:
     """Never raises: a line that is not one of ours is a rejection, and the lines beside it are read."""
     items: list[Item] = []
     poison: list[Rejection] = []
-    stood = [(record, number, line) for record in batch for number, line in records.lines(record.value)]
-    for (record, number, line), decoded in zip(stood, records.decode_all([line for *_, line in stood]), strict=True):
+    places: list[tuple[Record, int]] = []
+    lines: list[bytes] = []
+    for record in batch:
+        for number, line in records.lines(record.value):
+            places.append((record, number))
+            lines.append(line)
+    for (record, number), line, decoded in zip(places, lines, records.decode_all(lines), strict=True):
         if decoded is None:
             poison.append(_not_ours(_whole(record, number), line, record.timestamp))
             continue

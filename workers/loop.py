@@ -24,7 +24,7 @@ from workers.batch import Batches, Prepared
 from workers.closer import Closer
 from workers.limit import Limit
 from workers.stops import STOPS
-from workers.writer import Behind, Reached, Writer, Written, shares
+from workers.writer import Behind, Writer, Written, shares
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ POLL_SECONDS = 0.5
 WRITING_POLL_SECONDS = 0.02  # while a batch is written what comes is gathered, and the next is not kept waiting
 LAG_SECONDS = 1.0
 BATCH_BYTES = 8 * 1024 * 1024  # some 25,000 events; and what one poll brings
-WRITERS = 3  # while the store works for one, another has what it needs from this process
+WRITERS = 4  # while the store works for one, another has what it needs from this process
 BACKOFF = (0.2, 10.0)
 
 
@@ -95,14 +95,14 @@ class Worker:
             self._consumer.close()
 
     def _step(self) -> None:
-        prepared: list[tuple[Prepared, Reached]] = []
+        prepared: list[Prepared] = []
         try:
             batch = self._gather()
             if batch:
                 # Asked after the batch was read: what is the same now was the same then.
                 self._same_topics()
                 held = {tp.partition for tp in self._next}
-                prepared = [self._prepare(share) for share in shares(batch, self._writers, held)]
+                prepared = [self._batches.prepare(share, self._ahead) for share in shares(batch, self._writers, held)]
         except Exception:
             # Nothing of what was gathered is written: read all of it again, behind what is being written.
             self._settle()
@@ -111,16 +111,12 @@ class Worker:
         if prepared:
             self._writer.wait_until_ready()
         if self._look() and prepared:
-            for share, _ in prepared:
+            for share in prepared:
                 self._ahead |= {TopicPartition(move.topic, move.partition): move.following for move in share.moves}
             self._writer.begin(prepared)
         if time.monotonic() - self._lag_at >= LAG_SECONDS or self._writer.idle:
             self._lag_at = time.monotonic()
             self._measure_lag()
-
-    def _prepare(self, share: list[Record]) -> tuple[Prepared, Reached]:
-        reached = {(r.topic, r.partition): r.timestamp for r in share}
-        return self._batches.prepare(share, self._ahead), {TopicPartition(*tp): at for tp, at in reached.items()}
 
     def _gather(self) -> list[Record]:
         """A batch: what one poll brings, and while the writer is not ready for it what more comes."""

@@ -16,19 +16,16 @@ from workers.batch import Prepared
 SHARE_BYTES = 128 * 1024
 """Some 400 events. Of fewer, what every transaction costs is more than half."""
 
-Reached = Mapping[TopicPartition, int]
-"""The time (epoch ms) of the last record of each partition."""
-
 
 class Behind(Exception):
     """Not written, since what comes before it in a partition was not."""
 
 
 class Written(NamedTuple):
-    """Where the store's offsets now stand, and the times of the last records."""
+    """Where the store's offsets now stand, and the times (epoch ms) of the last records."""
 
     offsets: Mapping[TopicPartition, int]
-    reached: Reached
+    reached: Mapping[TopicPartition, int]
 
 
 class _Share(NamedTuple):
@@ -59,14 +56,14 @@ class Writer:
             return False
         return not self._last or any(share.outcome.done() for share in self._last)
 
-    def begin(self, batch: Sequence[tuple[Prepared, Reached]]) -> None:
+    def begin(self, batch: Sequence[Prepared]) -> None:
         """Returns at once; `ready` or not. The shares of a batch are of different partitions."""
         earlier = [share for share in self._before + self._last if not _succeeded(share.outcome)]
         self._before, self._last = earlier, []
-        for prepared, reached in batch:
+        for prepared in batch:
             partitions = frozenset(TopicPartition(move.topic, move.partition) for move in prepared.moves)
             ahead = [share.outcome for share in earlier if share.partitions & partitions]
-            outcome = self._threads.submit(self._write_behind, ahead, prepared, reached)
+            outcome = self._threads.submit(self._write_behind, ahead, prepared)
             self._last.append(_Share(partitions, outcome))
             self._untold.append(outcome)
 
@@ -94,9 +91,10 @@ class Writer:
         """Waits for what is being written."""
         self._threads.shutdown()
 
-    def _write_behind(self, ahead: Sequence[Future[Written]], prepared: Prepared, reached: Reached) -> Written:
+    def _write_behind(self, ahead: Sequence[Future[Written]], prepared: Prepared) -> Written:
         if any(one.exception() is not None for one in ahead):  # which waits for it
             raise Behind
+        reached = {TopicPartition(move.topic, move.partition): move.processed_through for move in prepared.moves}
         return Written(self._write(prepared), reached)
 
 

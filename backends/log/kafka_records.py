@@ -59,18 +59,25 @@ def unpacked(tp: kafka.TopicPartition, batch: DefaultRecordBatch) -> list[Record
         for _ in range(batch.records_count):
             length, at = varint(data, at)
             end = at + length
-            delta, at = varint(data, at + 1)  # behind its attributes, which mean nothing yet
-            if not appended:
+            at += 1  # behind its attributes, which mean nothing yet
+            if appended:
+                while data[at] > 0x7F:  # its own time, which does not count
+                    at += 1
+                at += 1
+            else:
+                delta, at = varint(data, at)
                 stamp = first + delta
             place, at = varint(data, at)
             if data[at] == NO_KEY:
-                size, at = varint(data, at + 1)
+                at += 1
             else:
                 size, at = varint(data, at)
-                size, at = varint(data, at + max(0, size))
-            if not at + max(0, size) <= end <= len(data):
+                at += max(0, size)
+            size, at = varint(data, at)
+            behind = at + size if size > 0 else at
+            if not behind <= end <= len(data):
                 raise IndexError
-            found.append(Record(topic, partition, base + place, stamp, data[at : at + size] if size > 0 else b""))
+            found.append(Record(topic, partition, base + place, stamp, data[at:behind]))
             at = end  # behind its headers
     except IndexError:
         at = -1
@@ -84,10 +91,14 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
     byte = data[at]
     if byte < 0x80:
         return byte >> 1 ^ -(byte & 1), at + 1
-    value, shift = byte & 0x7F, 7
-    while (byte := data[at + 1]) >= 0x80:
-        at += 1
+    second = data[at + 1]
+    value = byte & 0x7F | second << 7
+    if second < 0x80:
+        return value >> 1 ^ -(value & 1), at + 2
+    at, shift = at + 2, 14
+    value &= 0x3FFF
+    while (byte := data[at]) >= 0x80:
         value |= (byte & 0x7F) << shift
-        shift += 7
+        at, shift = at + 1, shift + 7
     value |= byte << shift
-    return value >> 1 ^ -(value & 1), at + 2
+    return value >> 1 ^ -(value & 1), at + 1

@@ -1,8 +1,10 @@
 """Opens the store. The one place that knows which database it is; all else speaks SQLAlchemy Core to either."""
 
+import logging
 import sqlite3
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,8 @@ def _postgres(url: sa.URL, pool_size: int) -> sa.Engine:
         },
     )
     sa.event.listen(engine, "handle_error", _sorted_out, retval=True)
+    # It warns of errors that it raises no more, in the server's words, which may have a value in them.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     return engine
 
 
@@ -128,11 +132,38 @@ def copy(connection: sa.Connection, table: sa.Table, columns: Iterable[str], row
         with driver.cursor() as cursor, cursor.copy(statement.encode()) as stream:
             stream.write(rows)
     except psycopg.Error as error:
-        if is_environment(error):
-            kind: type[sa.exc.DBAPIError] = sa.exc.OperationalError
-        else:
-            kind = sa.exc.IntegrityError if isinstance(error, psycopg.IntegrityError) else sa.exc.DataError
-        raise kind(statement, None, error, hide_parameters=True) from error
+        raise _told(error, statement) from error
+
+
+@contextmanager
+def pipelined(connection: sa.Connection) -> Iterator[None]:
+    """Statements inside are sent and not waited for until the end, on PostgreSQL. None of them may return rows.
+
+    SQLAlchemy does not know of it, so what is raised at the end is told here as it would tell it.
+    """
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    import psycopg  # see _drivers
+
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    try:
+        with driver.pipeline():
+            yield
+    except psycopg.Error as error:
+        raise _told(error, None) from error
+
+
+def _told(error: Any, statement: str | None) -> sa.exc.DBAPIError:
+    """A psycopg error as SQLAlchemy's, of the kinds that `_sorted_out` makes."""
+    import psycopg  # see _drivers
+
+    if is_environment(error):
+        kind: type[sa.exc.DBAPIError] = sa.exc.OperationalError
+    else:
+        kind = sa.exc.IntegrityError if isinstance(error, psycopg.IntegrityError) else sa.exc.DataError
+    return kind(statement, None, error, hide_parameters=True)
 
 
 def _sqlite(url: str) -> sa.Engine:

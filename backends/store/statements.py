@@ -45,6 +45,11 @@ def locked_organisations(dialect: str) -> sa.Select[Any]:
 
 
 @cache
+def horizon() -> sa.Select[Any]:
+    return sa.select(sa.func.max(t.horizon.c.day))
+
+
+@cache
 def move_offset() -> sa.Update:
     """Of one partition, where it stands as `expected`."""
     o = t.offsets.c

@@ -5,15 +5,15 @@ key order. After that nothing another worker does can come between what is read 
 workers can wait for each other. Organisations rarely share a lock: normally one worker has all of a tenant.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
 from backends.store import statements
-from backends.store.engine import copy
-from backends.store.rows import SKETCH_ROWS, Columns, chunks, parameters, seen_rows
+from backends.store.engine import copy, pipelined
+from backends.store.rows import SKETCH_ROWS, STATEMENT_ROWS, Columns, chunks, parameters, seen_rows
 from schemas import tables as t
 
 K = TypeVar("K")
@@ -94,6 +94,15 @@ class Transaction:
             raise
         execute("RELEASE SAVEPOINT part")
 
+    @contextmanager
+    def pipelined(self) -> Iterator[None]:
+        """What is written inside is waited for at its end: the database works while the next is put together.
+
+        Nothing may be looked for inside. Raises at its end, or at a later write, what any of it raises.
+        """
+        with pipelined(self._connection):
+            yield
+
     def move_offsets(self, moves: Iterable[Move]) -> None:
         """Compare and set. Raises OffsetMoved.
 
@@ -128,7 +137,7 @@ class Transaction:
 
     def horizon(self) -> int:
         """The first day whose ids are still kept (days since 1970)."""
-        return self._connection.execute(sa.select(sa.func.max(t.horizon.c.day))).scalar() or 0
+        return self._connection.execute(statements.horizon()).scalar() or 0
 
     def seen_on_any_day(self, ids: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
         """Those of these (organisation, event id) pairs that are in, whatever their day."""
@@ -228,23 +237,18 @@ class Transaction:
         rows = [(*key, *delta) for key, delta in deltas.items()]
         self._execute(statements.add(self._dialect, table), statements.columns(table, names), rows)
 
-    def merge_sketches(
-        self, values: Mapping[tuple[Any, ...], K], merge: Callable[[str, bytes | None, K], bytes]
-    ) -> None:
-        """Puts values into sketches. A key is the table's primary key; `merge` gets kind, stored and values."""
+    def sketches(self, wanted: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], bytes]:
+        """Those of these that are there. A key is the table's primary key."""
         keys = statements.keys(t.sketches)
-        names, kind = (*keys, "sketch"), keys.index("kind")
-        for part in chunks(list(values), SKETCH_ROWS):
-            stored = {tuple(row[:-1]): row[-1] for row in self._found(t.sketches, keys, names, part)}
-            changed = []
-            for key in part:
-                before = stored.get(key)
-                merged = merge(key[kind], before, values[key])
-                if merged != before:  # users who came before change nothing
-                    changed.append((*key, merged))
-            self._execute(
-                statements.replace(self._dialect, t.sketches, names), statements.columns(t.sketches, names), changed
-            )
+        found = self._found(t.sketches, keys, (*keys, "sketch"), list(wanted), SKETCH_ROWS)
+        return {tuple(row[:-1]): row[-1] for row in found}
+
+    def save_sketches(self, sketches: Mapping[tuple[Any, ...], bytes]) -> None:
+        """Enters or replaces."""
+        names = (*statements.keys(t.sketches), "sketch")
+        statement = statements.replace(self._dialect, t.sketches, names)
+        rows = [(*key, sketch) for key, sketch in sketches.items()]
+        self._execute(statement, statements.columns(t.sketches, names), rows, SKETCH_ROWS)
 
     def reject(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Sets aside what can never be counted, with where it stood."""
@@ -275,20 +279,32 @@ class Transaction:
         self._execute(delete, (t.heartbeats.c.organisation_id,), whose, limit=limit)
 
     def _found(
-        self, table: sa.Table, names: statements.Names, picked: statements.Names, rows: Sequence[Sequence[Any]]
+        self,
+        table: sa.Table,
+        names: statements.Names,
+        picked: statements.Names,
+        rows: Sequence[Sequence[Any]],
+        size: int = STATEMENT_ROWS,
     ) -> Iterator[Any]:
         statement = statements.found(self._dialect, table, names, picked)
-        return self._select(statement, statements.columns(table, names), rows)
+        return self._select(statement, statements.columns(table, names), rows, size)
 
-    def _select(self, statement: sa.Executable, columns: Columns, rows: Sequence[Sequence[Any]]) -> Iterator[Any]:
-        for part in chunks(rows):
+    def _select(
+        self, statement: sa.Executable, columns: Columns, rows: Sequence[Sequence[Any]], size: int = STATEMENT_ROWS
+    ) -> Iterator[Any]:
+        for part in chunks(rows, size):
             # At once: one after the other, the driver takes several times as long for them.
             yield from self._connection.execute(statement, parameters(self._dialect, columns, part)).all()
 
     def _execute(
-        self, statement: sa.Executable, columns: Columns, rows: Sequence[Sequence[Any]], **more: object
+        self,
+        statement: sa.Executable,
+        columns: Columns,
+        rows: Sequence[Sequence[Any]],
+        size: int = STATEMENT_ROWS,
+        **more: object,
     ) -> None:
-        for part in chunks(rows):
+        for part in chunks(rows, size):
             self._connection.execute(statement, parameters(self._dialect, columns, part) | more)
 
 
