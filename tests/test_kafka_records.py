@@ -1,6 +1,9 @@
 """The records of a fetch are what kafka-python finds in it, whatever a broker may keep."""
 
 import struct
+import time
+import uuid
+from contextlib import closing
 from itertools import accumulate
 
 import kafka
@@ -13,7 +16,7 @@ from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c, encode_varint
 
-from backends.log import Record
+from backends.log import Record, TopicPartition, open_admin, open_consumer, open_reader
 from backends.log.kafka_records import _PartitionRecords, varint
 
 TP = kafka.TopicPartition("t", 3)
@@ -90,6 +93,25 @@ def test_of_a_topic_that_the_broker_stamps_all_of_a_batch_were_taken_when_it_was
 
 def test_a_record_without_a_value_is_an_empty_one() -> None:
     assert [r.value for r in ours(built([(1, b"key", None, []), (1, None, b"", [])])).take()] == [b"", b""]
+
+
+def test_neither_a_member_nor_a_reader_minds_a_tombstone(kafka_servers: str) -> None:
+    url, topic = f"kafka://{kafka_servers}", f"t.{uuid.uuid4().hex}"
+    with closing(open_admin(url)) as admin:
+        admin.create_topic(topic, 1, 1)
+    producer = kafka.KafkaProducer(bootstrap_servers=kafka_servers)
+    for value in (b"a", None, b"b"):
+        producer.send(topic, key=b"key", value=value, partition=0, headers=[("h", b"x")]).get(15)
+    producer.close()
+    with closing(open_reader(url)) as reader:
+        assert [r.value for r in reader.read(TopicPartition(topic, 0), 0, 9)] == [b"a", b"", b"b"]
+    found: list[bytes] = []
+    with closing(open_consumer(url, topic, [topic], lambda given: dict.fromkeys(given, 0), lambda _: None)) as member:
+        deadline = time.monotonic() + 40
+        while len(found) < 3:
+            assert time.monotonic() < deadline, "it did not come to that"
+            found += [record.value for record in member.poll(0.5, 9)]
+    assert found == [b"a", b"", b"b"]
 
 
 def test_what_is_no_record_but_a_transactions_mark_is_passed_over() -> None:

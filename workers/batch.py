@@ -19,6 +19,7 @@ from backends.store.catalog import Catalog
 from backends.store.counting import Counting, Move, OffsetMoved, Transaction
 from backends.store.days import create_day_partitions
 from backends.store.engine import ENVIRONMENT_ERRORS
+from backends.store.rows import SKETCH_ROWS, chunks
 from schemas import tables as t
 from service import metrics
 from workers import accounting, clock, items, small
@@ -232,16 +233,20 @@ def _count(transaction: Transaction, new: list[Item], named: Named, today: int) 
     still_open = transaction.open_days(days, today)
     if not days <= still_open:
         add_days(folded, still_open)
-    stored = transaction.sketches(folded.sketches)
+    left = small.fold(new)
+    # So many at a time, since one may have 32 KiB.
+    *more, last = [dict(part) for part in chunks(list(folded.sketches.items()), SKETCH_ROWS)] or [{}]
+    for part in more:
+        transaction.save_sketches(merged(part, transaction.sketches(part)))
+    stored = transaction.sketches(last)
     with transaction.pipelined():
         transaction.save_sessions(folded.sessions)
         transaction.add(t.counts, folded.counts)
         transaction.add(t.custom_events, folded.custom_events)
         transaction.add(t.cohorts, folded.cohorts)
         transaction.add(t.cohort_steps, folded.cohort_steps)
-        transaction.save_sketches(merged(folded.sketches, stored))
-    left = small.fold(new)
-    for table, rows in left.latest.items():
-        transaction.keep_latest(table, [rows[key] for key in sorted(rows)])
-    transaction.add(t.step_health_days, left.health)
-    transaction.save_heartbeats(left.last_seen, HOSTS)
+        transaction.save_sketches(merged(last, stored))
+        for table, rows in left.latest.items():
+            transaction.keep_latest(table, [rows[key] for key in sorted(rows)])
+        transaction.add(t.step_health_days, left.health)
+        transaction.save_heartbeats(left.last_seen, HOSTS)

@@ -7,16 +7,14 @@ workers can wait for each other. Organisations rarely share a lock: normally one
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from backends.store import statements
 from backends.store.engine import copy, pipelined
-from backends.store.rows import SKETCH_ROWS, STATEMENT_ROWS, Columns, chunks, parameters, seen_rows
+from backends.store.rows import Columns, chunks, parameters, seen_rows
 from schemas import tables as t
-
-K = TypeVar("K")
 
 CAREFUL_BATCHES = 20  # after one with a duplicate; a batch that hoped in vain is entered twice
 
@@ -240,15 +238,13 @@ class Transaction:
     def sketches(self, wanted: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], bytes]:
         """Those of these that are there. A key is the table's primary key."""
         keys = statements.keys(t.sketches)
-        found = self._found(t.sketches, keys, (*keys, "sketch"), list(wanted), SKETCH_ROWS)
-        return {tuple(row[:-1]): row[-1] for row in found}
+        return {tuple(row[:-1]): row[-1] for row in self._found(t.sketches, keys, (*keys, "sketch"), list(wanted))}
 
     def save_sketches(self, sketches: Mapping[tuple[Any, ...], bytes]) -> None:
         """Enters or replaces."""
         names = (*statements.keys(t.sketches), "sketch")
         statement = statements.replace(self._dialect, t.sketches, names)
-        rows = [(*key, sketch) for key, sketch in sketches.items()]
-        self._execute(statement, statements.columns(t.sketches, names), rows, SKETCH_ROWS)
+        self._execute(statement, statements.columns(t.sketches, names), [(*key, one) for key, one in sketches.items()])
 
     def reject(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Sets aside what can never be counted, with where it stood."""
@@ -279,32 +275,20 @@ class Transaction:
         self._execute(delete, (t.heartbeats.c.organisation_id,), whose, limit=limit)
 
     def _found(
-        self,
-        table: sa.Table,
-        names: statements.Names,
-        picked: statements.Names,
-        rows: Sequence[Sequence[Any]],
-        size: int = STATEMENT_ROWS,
+        self, table: sa.Table, names: statements.Names, picked: statements.Names, rows: Sequence[Sequence[Any]]
     ) -> Iterator[Any]:
         statement = statements.found(self._dialect, table, names, picked)
-        return self._select(statement, statements.columns(table, names), rows, size)
+        return self._select(statement, statements.columns(table, names), rows)
 
-    def _select(
-        self, statement: sa.Executable, columns: Columns, rows: Sequence[Sequence[Any]], size: int = STATEMENT_ROWS
-    ) -> Iterator[Any]:
-        for part in chunks(rows, size):
+    def _select(self, statement: sa.Executable, columns: Columns, rows: Sequence[Sequence[Any]]) -> Iterator[Any]:
+        for part in chunks(rows):
             # At once: one after the other, the driver takes several times as long for them.
             yield from self._connection.execute(statement, parameters(self._dialect, columns, part)).all()
 
     def _execute(
-        self,
-        statement: sa.Executable,
-        columns: Columns,
-        rows: Sequence[Sequence[Any]],
-        size: int = STATEMENT_ROWS,
-        **more: object,
+        self, statement: sa.Executable, columns: Columns, rows: Sequence[Sequence[Any]], **more: object
     ) -> None:
-        for part in chunks(rows, size):
+        for part in chunks(rows):
             self._connection.execute(statement, parameters(self._dialect, columns, part) | more)
 
 
