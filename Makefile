@@ -53,7 +53,8 @@ lock: .venv/dev
 
 # Wants an otherwise idle machine with two cores. Each part also runs alone; see docs/performance.md.
 bench: .venv/dev .venv-peers/ready
-	$(BIN)/python -m bench.edge --steady 300 --out bench/results/edge.json
+	$(BIN)/python -m bench.edge --out bench/results/edge.json
+	$(BIN)/python -m bench.edge_memory --out bench/results/memory.json
 	$(BIN)/python -m bench.worker --out bench/results/worker.json
 	$(BIN)/python -m bench.growth --out bench/results/growth.json
 	$(BIN)/python -m bench.freshness --out bench/results/freshness.json

@@ -13,14 +13,13 @@ from rich.table import Table as RichTable
 
 from bench import results
 from bench.bodies import Kind
-from bench.edge_measure import Load, at_rate, middle, rounds, saturate
-from bench.edge_subjects import FASTAPI, OURS, SUBJECTS, Subject
-from bench.edge_tables import Measured, Memory, tables
+from bench.edge_measure import Load, at_rate, middle, rounds
+from bench.edge_subjects import FASTAPI, OURS, SUBJECTS
+from bench.edge_tables import Measured, tables
 from bench.edge_world import World, world
 
 OUT = results.FOLDER / "edge.json"
 SHARES = (0.3, 0.6, 0.8)
-SLICE_SECONDS = 10.0  # of the steady load, between two looks at the memory
 TITLE = "The edge"
 
 ALL, PAIR = tuple(SUBJECTS), (OURS, FASTAPI)
@@ -61,18 +60,6 @@ def measure(load: Load, names: Sequence[str], times: Times) -> Measured:
     return Measured(load, found, latencies)
 
 
-def steady(seconds: float, share: float = 0.6) -> Memory:
-    """The memory of ours at this share of its saturation."""
-    load = Load(Kind(1), 100)
-    with fresh(load.organisations) as place, SUBJECTS[OURS](place, 1) as subject:
-        rate = saturate(place, subject, load, 5).rate
-        seen = [_rss(subject)]
-        for _ in range(round(seconds / SLICE_SECONDS)):
-            at_rate(place, subject, load, share, rate, SLICE_SECONDS)
-            seen.append(_rss(subject))
-    return Memory(rate * share, SLICE_SECONDS, seen)
-
-
 @contextmanager
 def fresh(organisations: int) -> Iterator[World]:
     with (
@@ -94,7 +81,6 @@ def show(console: Console, table: results.Table) -> None:
 @click.option("--seconds", default=5.0, show_default=True, help="Of each measure.")
 @click.option("--warm", default=2.0, show_default=True, help="Seconds before the first one.")
 @click.option("--latency", default=8.0, show_default=True, help="Seconds at each rate; 0 leaves the rates out.")
-@click.option("--steady", "steadily", default=0.0, show_default=True, help="Seconds of a steady load, for the memory.")
 @click.option("--events", type=click.Choice(["1", "50"]), help="Only bodies of this size.")
 @click.option("--organisations", type=int, help="Only loads with so many.")
 @click.option("--plain", is_flag=True, help="Only bodies that are not compressed.")
@@ -104,7 +90,6 @@ def main(
     seconds: float,
     warm: float,
     latency: float,
-    steadily: float,
     events: str | None,
     organisations: int | None,
     plain: bool,
@@ -119,19 +104,16 @@ def main(
         if asked and not (plain and load.kind.gzip):
             console.print(f"{load.kind.name}, {load.organisations:,} organisations")
             found.append(measure(load, names, times))
-            _write(out, found, None)  # a run is long: what is measured is not lost with what comes later
-    memory = steady(steadily) if steadily else None
-    _write(out, found, memory)
-    for table in tables(found, memory):
+            _write(out, found)  # a run is long: what is measured is not lost with what comes later
+    for table in tables(found):
         show(console, table)
 
 
-def _write(out: Path | None, found: Sequence[Measured], memory: Memory | None) -> None:
+def _write(out: Path | None, found: Sequence[Measured]) -> None:
     if out is None:
         return
     command = "python -m bench.edge " + " ".join(sys.argv[1:])
-    raw = {"measured": [_raw(m) for m in found], "memory": memory and memory._asdict()}
-    results.write(out, TITLE, command, tables(found, memory), **raw)
+    results.write(out, TITLE, command, tables(found), measured=[_raw(m) for m in found])
 
 
 def _raw(found: Measured) -> dict[str, object]:
@@ -144,10 +126,6 @@ def _raw(found: Measured) -> dict[str, object]:
 
 def _rounded(one: NamedTuple) -> dict[str, float]:
     return {name: round(value, 3) for name, value in one._asdict().items()}
-
-
-def _rss(subject: Subject) -> float:
-    return round(subject.cost().rss / 2**20, 1)
 
 
 if __name__ == "__main__":

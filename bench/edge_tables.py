@@ -16,21 +16,12 @@ class Measured(NamedTuple):
     latencies: dict[str, list[Latency]]
 
 
-class Memory(NamedTuple):
-    """The edge's resident memory under a steady load."""
-
-    rate: float
-    every: float
-    rss_mib: list[float]
-
-
 MAIN_LOAD = 100  # organisations of the summary
 SUMMARY_SHARE = 0.6
 
 
-def tables(found: Sequence[Measured], memory: Memory | None) -> list[Table]:
-    made = [summary(found), costs(found), latencies(found), shares(found), *([steady(memory)] if memory else [])]
-    return [table for table in made if table["rows"]]
+def tables(found: Sequence[Measured]) -> list[Table]:
+    return [table for table in (summary(found), costs(found), latencies(found), shares(found)) if table["rows"]]
 
 
 def summary(found: Sequence[Measured]) -> Table:
@@ -113,16 +104,6 @@ def shares(found: Sequence[Measured]) -> Table:
             share = ratio(m.rounds[OURS_TWO], m.rounds[OURS]) - 1
             rows.append([m.load.kind.name, "two edges on one core, over one", f"{share * 100:+.1f} %"])
     return table("What a part costs", ["body", "part", "CPU a request"], rows)
-
-
-def steady(memory: Memory) -> Table:
-    """RSS once a minute, and at the end."""
-    step = max(1, round(60 / memory.every))
-    last = len(memory.rss_mib) - 1
-    at = [*range(0, last, step), last]
-    rows = [[f"{number * memory.every:.0f}", f"{memory.rss_mib[number]:.1f}"] for number in at]
-    note = f"One event a request, {memory.rate:,.0f} requests/s. At most {max(memory.rss_mib):.1f} MiB."
-    return table("Memory under a steady load", ["s", "RSS MiB"], rows, note)
 
 
 def _of_fastapi(m: Measured, name: str) -> str:

@@ -16,7 +16,7 @@ from bench.results import FOLDER, Results, Table, read
 ROOT = Path(__file__).parents[1]
 PAGE, SCALE, README = ROOT / "docs" / "performance.md", ROOT / "docs" / "scale.md", ROOT / "README.md"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
-ORDER = ["edge", "worker", "freshness", "embedded", "growth"]
+ORDER = ["edge", "memory", "worker", "freshness", "embedded", "growth"]
 _NUMBER = re.compile(r"[-+]?[\d,.]+( %)?|")
 
 

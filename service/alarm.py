@@ -13,7 +13,7 @@ class Alarm:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._due = self._at = inf
-        self._then: Callable[[], object] = lambda: None
+        self._then: Callable[[], object] = _nothing
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, seconds: float, then: Callable[[], object]) -> float:
@@ -32,7 +32,8 @@ class Alarm:
         self._due = inf
 
     def close(self) -> None:
-        self._due = inf
+        """For good; what was to be done is let go of."""
+        self._due, self._then = inf, _nothing
         if self._timer is not None:
             self._timer.cancel()
 
@@ -51,3 +52,7 @@ class Alarm:
         else:
             self._due = inf
             self._then()
+
+
+def _nothing() -> None:
+    """Of an alarm that is not set."""

@@ -91,7 +91,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()
-        self.parser = None  # type: ignore[assignment]
+        # What refers to each other stays until the collector comes to it, which is thousands of connections later.
+        self.transport.close = self.transport.own.close
+        self.parser = self.cycle = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         if self._last_words is not None or self.transport.ended:

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bench import bodies, load, load_runs
+from bench import bodies, edge_memory, load, load_runs
 from bench.bodies import Kind, Requests
 from bench.edge_measure import Load, Saturated, middle, ratio
+from bench.edge_memory import Memory
 from bench.edge_subjects import FASTAPI, OURS, OURS_ALONE
-from bench.edge_tables import Measured, Memory, shares, steady, summary, tables
+from bench.edge_tables import Measured, shares, summary, tables
 from bench.load_connection import Unexpected, whole
 from bench.load_runs import Closed, Open, Run
 from ingest.decode import decode
@@ -181,5 +182,5 @@ def test_tables_give_each_server_its_ratio_and_the_share_of_redis() -> None:
 
 def test_tables_without_a_row_are_left_out_and_the_memory_is_shown_by_the_minute_to_its_end() -> None:
     memory = Memory(500, 30, [100.0, 101.0, 102.0, 103.0])
-    assert [table["title"] for table in tables([], memory)] == ["Memory under a steady load"]
-    assert steady(memory)["rows"] == [["0", "100.0"], ["60", "102.0"], ["90", "103.0"]]
+    assert tables([]) == []
+    assert edge_memory.table(memory)["rows"] == [["0", "100.0"], ["60", "102.0"], ["90", "103.0"]]

@@ -1,5 +1,6 @@
 """The edge's connections, byte by byte: what is left unread, what never ends, what is no HTTP, and who goes away."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,7 +11,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from ingest.body import MAX_BODY_BYTES, read_body
-from service.connections import DISCARD_BYTES
+from service.connections import DISCARD_BYTES, BoundedProtocol
+from service.cycle import Cycle
 from service.framing import MAX_HEAD_BYTES, MAX_HEADERS
 from tests import wire
 from tests.edges import EVENTS, HEARTBEAT, UNAUTHORIZED, Running, edge, make_world, read_envelopes, view
@@ -47,6 +49,34 @@ def test_a_refusal_before_the_body_leaves_the_connection_in_order(running: Runni
         connection.send(BODY)
         connection.send(good + refused + good)
         assert [connection.answer()[0] for _ in range(3)] == [202, 401, 202]
+
+
+def test_a_connection_that_has_ended_leaves_nothing_for_the_collector(running: Running) -> None:
+    """It looks for cycles seldom, and a browser connects anew for each page."""
+    good = request(f"{EVENTS}?key={running.world.keys[0]}", BODY)
+    gc.collect()
+    gc.disable()
+    try:
+        for pieces in (
+            [good],
+            [good + good],
+            [request(EVENTS, BODY)],
+            [b"no HTTP at all\r\n\r\n"],
+            [good[:-5]],
+            [good[:9]],
+        ):
+            with connected(running) as connection:
+                for piece in pieces:
+                    connection.send(piece)
+                if pieces[0] in (good, good + good):
+                    assert connection.answer()[0] == 202
+        until(lambda: not left_over())
+    finally:
+        gc.enable()
+
+
+def left_over() -> list[object]:
+    return [one for one in gc.get_objects() if isinstance(one, BoundedProtocol | Cycle)]
 
 
 def test_a_body_that_is_too_large_is_answered_before_it_has_come(running: Running) -> None:
