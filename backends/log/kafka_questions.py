@@ -19,7 +19,9 @@ class Questions:
 
     def __init__(self, servers: str, topics: Sequence[str]) -> None:
         with translated():
-            self._client = open_client(KafkaConsumer, servers, group_id=None, allow_auto_create_topics=False)
+            self._client = open_client(
+                KafkaConsumer, servers, group_id=None, allow_auto_create_topics=False, metrics_enabled=False
+            )
             self._cluster = self._client._cluster
             self._cluster.set_topics(topics)
         self._topics = topics
