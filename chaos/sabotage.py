@@ -37,9 +37,9 @@ def cas() -> None:
 
 def early() -> None:
     """The edge answers before the log, or the spool, has acknowledged."""
-    from ingest.enqueue import Enqueuer
+    from ingest.durable import Durable
 
-    put: Any = Enqueuer.put
+    put: Any = Durable.put
     running: set[asyncio.Task[Any]] = set()
 
     def forget(task: "asyncio.Task[Any]") -> None:
@@ -47,12 +47,12 @@ def early() -> None:
         if not task.cancelled():
             task.exception()  # nobody is told of it: that is the sabotage
 
-    async def put_and_forget(self: Enqueuer, *arguments: Any, **named: Any) -> None:
+    async def put_and_forget(self: Durable, *arguments: Any, **named: Any) -> None:
         task = asyncio.create_task(put(self, *arguments, **named))
         running.add(task)
         task.add_done_callback(forget)
 
-    Enqueuer.put = put_and_forget  # type: ignore[method-assign]
+    Durable.put = put_and_forget  # type: ignore[method-assign]
 
 
 def fsync() -> None:
