@@ -21,6 +21,9 @@ from backends.log.kafka_records import _PartitionRecords, varint
 
 TP = kafka.TopicPartition("t", 3)
 NONE, GZIP = 0, 1
+Sent = list[tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]]
+"""Of each record its time, key, value and headers."""
+
 some = st.none() | st.binary(max_size=300)
 headers = st.lists(st.tuples(st.text(max_size=5), st.none() | st.binary(max_size=150)), max_size=3)
 kept = st.lists(
@@ -29,7 +32,7 @@ kept = st.lists(
 
 
 def built(
-    records: list[tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]],
+    records: Sent,
     offset: int = 0,
     codec: int = NONE,
     magic: int = 2,
@@ -65,7 +68,7 @@ def ours(data: bytes, start: int = 0) -> "_PartitionRecords":
 
 
 @given(kept, kept, st.integers(0, 2**30), st.sampled_from([NONE, GZIP]), st.integers(0, 24))
-def test_they_are_as_they_were_written(first: list, second: list, base: int, codec: int, skipped: int) -> None:  # type: ignore[type-arg]
+def test_they_are_as_they_were_written(first: Sent, second: Sent, base: int, codec: int, skipped: int) -> None:
     data = built(first, base, codec) + built(second, base + len(first))
     start = base + min(skipped, len(first) + len(second) - 1)
     found = ours(data, start)
@@ -75,7 +78,7 @@ def test_they_are_as_they_were_written(first: list, second: list, base: int, cod
 
 
 @given(kept, st.lists(st.integers(1, 5), min_size=1))
-def test_taken_in_parts_each_tells_where_the_next_begins(records: list, sizes: list[int]) -> None:  # type: ignore[type-arg]
+def test_taken_in_parts_each_tells_where_the_next_begins(records: Sent, sizes: list[int]) -> None:
     part = ours(built(records, 7), 7)
     for end in accumulate(sizes):
         if end < len(records):
@@ -145,7 +148,7 @@ def test_a_byte_that_has_changed_is_told(at: int) -> None:
 
 
 @given(kept, st.integers(61, 400), st.integers(0, 255))
-def test_no_bytes_of_a_sealed_batch_are_read_beyond_it(records: list, at: int, byte: int) -> None:  # type: ignore[type-arg]
+def test_no_bytes_of_a_sealed_batch_are_read_beyond_it(records: Sent, at: int, byte: int) -> None:
     batch = bytearray(built(records))
     batch[min(at, len(batch) - 1)] = byte
     try:

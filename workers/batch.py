@@ -170,10 +170,7 @@ class Batches:
 
 def _moves(records: Sequence[Record], expected: Mapping[TopicPartition, int]) -> list[Move]:
     lasts = {(record.topic, record.partition): record for record in records}
-    return [
-        Move(*tp, expected[tp], last.offset + 1, last.timestamp)
-        for tp, last in ((TopicPartition(*key), last) for key, last in lasts.items())
-    ]
+    return [Move(*key, expected[TopicPartition(*key)], last.offset + 1, last.timestamp) for key, last in lasts.items()]
 
 
 def _write(transaction: Transaction, read: Sequence[Item], named: Named, facts: Facts) -> Written:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from schemas import sketches
 from schemas.tables import DAY
-from workers.fold import Cell, Folded, Users
+from workers.fold import KIND, Cell, Folded, Users
 
 Day = tuple[str, str, int]
 """Organisation, flow, and the epoch second at which the UTC day begins."""
@@ -32,7 +32,7 @@ def add_days(folded: Folded, still_open: Set[Day]) -> None:
     people: dict[Cell, Users] = {}
     seconds: dict[Cell, list[float]] = {}
     for cell, added in folded.sketches.items():
-        (seconds if cell[4] == sketches.SECONDS else people)[cell] = added
+        (seconds if cell[KIND] == sketches.SECONDS else people)[cell] = added
     folded.sketches |= _days(people, still_open, or_) | _days(seconds, still_open, add)
 
 

@@ -21,7 +21,7 @@ Users = dict[str, None]
 """A set that keeps the order of arrival, so that the same events make the same sketch."""
 
 _QUARTER_MS = QUARTER * 1000
-_KIND = [column.name for column in t.sketches.primary_key].index("kind")
+KIND = [column.name for column in t.sketches.primary_key].index("kind")
 _COUNTER = {"view": 0, "complete": 1, "skip": 2, "dismiss": 3}
 
 
@@ -145,7 +145,7 @@ def merged(additions: Mapping[Cell, Iterable[Any]], stored: Mapping[Cell, bytes]
     changed = {}
     for cell, values in additions.items():
         before = stored.get(cell)
-        add = sketches.add_seconds if cell[_KIND] == sketches.SECONDS else sketches.add_users
+        add = sketches.add_seconds if cell[KIND] == sketches.SECONDS else sketches.add_users
         after = add(before, values)
         if after != before:  # users who came before change nothing
             changed[cell] = after

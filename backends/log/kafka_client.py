@@ -1,13 +1,14 @@
 """What every client of Kafka here shares: how it is opened, how long it is patient, how its errors read."""
 
 import selectors
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import kafka
 from kafka import errors as kafka_errors
 
-from backends.log.protocol import LogError, LogUnavailable, RecordTooLarge, UnknownTopic
+from backends.log.protocol import LogError, LogUnavailable, RecordTooLarge, TopicPartition, UnknownTopic
 
 REQUEST_MS = 4_000
 CONNECT_MS = 4_000
@@ -56,6 +57,15 @@ def translated() -> Iterator[None]:
         yield
     except (kafka_errors.KafkaError, OSError) as error:
         raise translate(error) from error
+
+
+def offsets(
+    ask: Callable[[list[Any]], dict[Any, int]], partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """What a client's method tells of each, such as `end_offsets`."""
+    with translated():
+        found = ask([kafka.TopicPartition(*tp) for tp in partitions])
+    return {TopicPartition(*tp): offset for tp, offset in found.items()}
 
 
 def open_client(kind: Any, servers: str, **options: Any) -> Any:

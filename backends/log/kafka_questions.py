@@ -6,11 +6,10 @@ would hold up for a quarter of a second whatever is asked behind it.
 
 from collections.abc import Sequence
 
-import kafka
 from kafka import KafkaConsumer
 
 from backends.log.kafka_admin import as_identity
-from backends.log.kafka_client import open_client, translated
+from backends.log.kafka_client import offsets, open_client, translated
 from backends.log.protocol import TopicPartition
 
 
@@ -27,14 +26,10 @@ class Questions:
         self._topics = topics
 
     def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        with translated():
-            found = self._client.beginning_offsets([kafka.TopicPartition(*tp) for tp in partitions])
-        return {TopicPartition(*tp): offset for tp, offset in found.items()}
+        return offsets(self._client.beginning_offsets, partitions)
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        with translated():
-            found = self._client.end_offsets([kafka.TopicPartition(*tp) for tp in partitions])
-        return {TopicPartition(*tp): offset for tp, offset in found.items()}
+        return offsets(self._client.end_offsets, partitions)
 
     def identities(self) -> dict[str, str]:
         """See Consumer. Asks at once; `request_update` waits until a tenth of a second after the last answer."""

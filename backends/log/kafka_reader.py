@@ -8,7 +8,7 @@ from kafka import KafkaConsumer
 from kafka import errors as kafka_errors
 
 from backends.log.kafka_admin import KafkaLogAdmin
-from backends.log.kafka_client import open_client, translated
+from backends.log.kafka_client import offsets, open_client, translated
 from backends.log.kafka_records import read_records
 from backends.log.protocol import LogUnavailable, OffsetOutOfRange, Record, TopicPartition, UnknownTopic
 
@@ -46,14 +46,10 @@ class KafkaLogReader:
         return count
 
     def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        with translated():
-            found = self._client.beginning_offsets([kafka.TopicPartition(*tp) for tp in partitions])
-        return {TopicPartition(*tp): offset for tp, offset in found.items()}
+        return offsets(self._client.beginning_offsets, partitions)
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        with translated():
-            found = self._client.end_offsets([kafka.TopicPartition(*tp) for tp in partitions])
-        return {TopicPartition(*tp): offset for tp, offset in found.items()}
+        return offsets(self._client.end_offsets, partitions)
 
     def offset_at(self, partition: TopicPartition, epoch_ms: int) -> int:
         asked = kafka.TopicPartition(*partition)

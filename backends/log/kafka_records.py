@@ -30,20 +30,21 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         while (batch := records.next_batch()) is not None:
             if not batch.validate_crc():
                 raise kafka_errors.CorruptRecordError(f"{tp.topic}[{tp.partition}] offset {batch.base_offset}: CRC")
+            end: int | None = None
             if batch.magic != V2:
                 found = [Record(tp.topic, tp.partition, one.offset, one.timestamp, one.value or b"") for one in batch]
-            elif batch.is_control_batch:  # of a transaction; nothing that anybody wrote
-                found = []
             else:
-                found = unpacked(tp, batch)
-            if batch.magic == V2:
                 self.leader_epoch = batch.leader_epoch
+                end = batch.next_offset  # known even where compaction has taken the last record
+                # Those of control are a transaction's marks, and nothing that anybody wrote.
+                found = [] if batch.is_control_batch else unpacked(tp, batch)
             for record in found:
                 self.next_fetch_offset = record.offset + 1
                 yield record
-            if batch.magic == V2:  # which knows its end even where compaction has taken its last record
-                self.next_fetch_offset = batch.next_offset
-            self.bytes_read += batch.size_in_bytes if batch.magic == V2 else 1
+            if end is not None:
+                self.next_fetch_offset = end
+            # By which kafka-python tells whether there were any, to take partitions in turns.
+            self.bytes_read += len(found)
         self.drain()
 
 

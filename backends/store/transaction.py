@@ -6,7 +6,7 @@ workers can wait for each other. Organisations rarely share a lock: normally one
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -92,14 +92,12 @@ class Transaction:
             raise
         execute("RELEASE SAVEPOINT part")
 
-    @contextmanager
-    def pipelined(self) -> Iterator[None]:
+    def pipelined(self) -> AbstractContextManager[None]:
         """What is written inside is waited for at its end: the database works while the next is put together.
 
         Nothing may be looked for inside. Raises at its end, or at a later write, what any of it raises.
         """
-        with pipelined(self._connection):
-            yield
+        return pipelined(self._connection)
 
     def move_offsets(self, moves: Iterable[Move]) -> None:
         """Compare and set. Raises OffsetMoved.
