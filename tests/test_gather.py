@@ -41,7 +41,8 @@ def gather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         worker = Worker(engine, lambda *_: consumer, most)
         made.append(worker)
         worker._next[HERE] = 0
-        return len(worker._gather())
+        worker._gather()
+        return len(worker._gathered)
 
     yield gathered
     for worker in made:

@@ -45,10 +45,10 @@ NOBODYS = (*ENVIRONMENT_ERRORS, OffsetMoved)
 
 
 class Facts(NamedTuple):
-    """What holds to the end of a transaction: which organisations there are, the first day whose ids are kept, whom to
-    leave out, and the epoch second at which the UTC day of now began."""
+    """What holds to the end of a transaction: which organisations there are not, the first day whose ids are kept, whom
+    to leave out, and the epoch second at which the UTC day of now began."""
 
-    organisations: set[str]
+    missing: set[str]
     horizon: int
     forgotten: Forgotten
     today: int
@@ -133,9 +133,9 @@ class Batches:
         with self._counting.transaction() as transaction:
             transaction.move_offsets(batch.moves)
             whose = {item.organisation for item in batch.items} | {rejection.organisation for rejection in batch.aside}
-            existing = transaction.lock_organisations(whose)
+            missing = whose - transaction.lock_organisations(whose)
             forgotten = Forgotten(transaction.forgotten(whose, strangers(batch.aside)))
-            facts = Facts(existing, transaction.horizon(), forgotten, int(self._clock()) // t.DAY * t.DAY)
+            facts = Facts(missing, transaction.horizon(), forgotten, int(self._clock()) // t.DAY * t.DAY)
             parts = [Written(batch.aside, Counter()), *write(transaction, batch, facts)]
             written = accounting.together(parts)
             transaction.reject(accounting.rejected_row(forgotten.rejection(one)) for one in written.rejections)
@@ -176,9 +176,9 @@ def _moves(records: Sequence[Record], expected: Mapping[TopicPartition, int]) ->
 def _write(transaction: Transaction, read: Sequence[Item], named: Named, facts: Facts) -> Written:
     accepted: list[Item] = []
     rejections: list[Rejection] = []
-    organisations, horizon, problem_of = facts.organisations, facts.horizon, named.problem
+    missing, horizon, problem_of = facts.missing, facts.horizon, named.problem
     for item in read:
-        problem = problem_of(item) if item.organisation in organisations else "unknown_organisation"
+        problem = "unknown_organisation" if missing and item.organisation in missing else problem_of(item)
         if problem is None and (item.too_old or item.day < horizon):
             problem = "too_old"
         if problem is None:
@@ -189,12 +189,9 @@ def _write(transaction: Transaction, read: Sequence[Item], named: Named, facts: 
         accepted = [facts.forgotten.item(item) for item in accepted]
     new = _new(transaction, accepted)
     _count(transaction, new, named, facts.today)
-    return Written(
-        rejections,
-        accounting.outcomes_of(accepted, new),
-        clamped=len([item for item in new if item.clamped]),
-        late=len([item for item in new if item.line.received - item.at > clock.HOUR]),
-    )
+    odd = [item for item in new if item.clamped or item.late]
+    outcomes = accounting.outcomes_of(accepted, new)
+    return Written(rejections, outcomes, sum(item.clamped for item in odd), sum(item.late for item in odd))
 
 
 def _new(transaction: Transaction, accepted: list[Item]) -> list[Item]:
@@ -209,8 +206,12 @@ def _new(transaction: Transaction, accepted: list[Item]) -> list[Item]:
     if known:
         first = [item for item in first if (item.organisation, item.id) not in known]
     ids: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    organisation, day, of = "", -1, list[str]()
     for item in first:
-        ids[item.organisation, item.day].append(item.id)
+        if item.day != day or item.organisation != organisation:  # seldom, since they come a request at a time
+            organisation, day = item.organisation, item.day
+            of = ids[organisation, day]
+        of.append(item.id)
     known = transaction.add_seen(ids)
     return [item for item in first if (item.organisation, item.id) not in known] if known else first
 
@@ -224,13 +225,14 @@ def _admitted(transaction: Transaction, new: list[Item]) -> set[tuple[str, str]]
 
 
 def _count(transaction: Transaction, new: list[Item], named: Named, today: int) -> None:
-    sessions = by_session(new)
-    folded = fold(new, sessions, transaction.sessions(sessions), named.positions, _admitted(transaction, new))
+    events = [item for item in new if item.event is not None]
+    sessions = by_session(events)
+    folded = fold(events, sessions, transaction.sessions(sessions), named.positions, _admitted(transaction, events))
     days = days_of(folded)
     still_open = transaction.open_days(days, today)
     if not days <= still_open:
         add_days(folded, still_open)
-    left = small.fold(new)
+    left = small.fold(new if len(events) < len(new) else ())
     # So many at a time, since one may have 32 KiB.
     *more, last = [dict(part) for part in chunks(list(folded.sketches.items()), SKETCH_ROWS)] or [{}]
     for part in more:

@@ -6,7 +6,7 @@ hour; workers/days.py adds the days.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from backends.store.counting import SessionRow
@@ -43,7 +43,7 @@ class Folded:
 
 def fold(
     events: Iterable[Item],
-    sessions: Mapping[SessionKey, Iterable[Item]],
+    sessions: Mapping[SessionKey, Sequence[Item]],
     known: Mapping[SessionKey, SessionRow],
     positions: Positions,
     names: Collection[tuple[str, str]] = (),
@@ -110,7 +110,7 @@ def _fold_events(folded: Folded, events: Iterable[Item], names: Collection[tuple
             users[organisation, flow, grain, quarter, sketches.USERS, NO_STEP].update(of_cell)
             if step:
                 users[organisation, flow, grain, quarter, sketches.USERS, step] = of_cell
-    folded.counts = _some({cell: count for cell, (count, _) in cells.items()})
+    folded.counts = {cell: count for cell, (count, _) in cells.items() if any(count)}
     folded.custom_events = _some(custom)
     folded.sketches = dict(users)
 

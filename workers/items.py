@@ -36,6 +36,7 @@ class Item(msgspec.Struct, gc=False):
     # See workers/clock.py; `date` sets these.
     at: int = 0
     clamped: bool = False
+    late: bool = False
     too_old: bool = False
     day: int = 0
     everywhere: bool = False
@@ -44,6 +45,7 @@ class Item(msgspec.Struct, gc=False):
         """Tells when it happened and which day to remember it under; see `date` of many."""
         time, sent, received = self.time, self.sent, self.line.received
         self.at, self.clamped, self.too_old = clock.happened(time, received, sent)
+        self.late = received - self.at > clock.HOUR
         self.day, self.everywhere = clock.memory(self.id, time, received)
 
     @property
@@ -70,12 +72,21 @@ class Rejection(NamedTuple):
     events: int = 1
 
 
+class _Lower(dict[str, str]):
+    """Ids in lower case, of those that come again and again one object each: its hash is then known."""
+
+    def __missing__(self, id_: str) -> str:
+        lower = self[id_] = id_.lower()
+        return lower
+
+
 def read(batch: Iterable[Record]) -> tuple[list[Item], list[Rejection]]:
     """Never raises: a line that is not one of ours is a rejection, and the lines beside it are read."""
     items: list[Item] = []
     poison: list[Rejection] = []
     places: list[tuple[Record, int]] = []
     lines: list[bytes] = []
+    lower = _Lower()
     for record in batch:
         for number, line in records.lines(record.value):
             places.append((record, number))
@@ -84,7 +95,7 @@ def read(batch: Iterable[Record]) -> tuple[list[Item], list[Rejection]]:
         if decoded is None:
             poison.append(_not_ours(_whole(record, number), line, record.timestamp))
             continue
-        organisation = decoded.org.lower()
+        organisation = lower[decoded.org]
         if decoded.v != records.VERSION:
             reason = "newer_version" if decoded.v > records.VERSION else "unknown_version"
             events = max(1, len(decoded.events)) if isinstance(decoded, Envelope) else 1
@@ -101,8 +112,8 @@ def read(batch: Iterable[Record]) -> tuple[list[Item], list[Rejection]]:
                     event.id.lower(),
                     decoded,
                     event,
-                    event.flow.lower() if event.flow else None,
-                    event.step.lower() if event.step else None,
+                    lower[event.flow] if event.flow else None,
+                    lower[event.step] if event.step else None,
                     event.time,
                     sent,
                 )
@@ -126,6 +137,8 @@ def date(items: Iterable[Item]) -> None:
             item.at, item.day = time, time // clock.DAY
             if time > received:
                 item.everywhere = item.day > received // clock.DAY
+            elif received - time > clock.HOUR:
+                item.late = True
         else:
             item.date()
 

@@ -95,37 +95,43 @@ class Worker:
             self._consumer.close()
 
     def _step(self) -> None:
-        prepared: list[Prepared] = []
+        # Neither here nor in `_gather` a batch has a name: a poll that finds nothing leaves a circle around the frames
+        # it was called from, and what they hold stays until the collector comes to it.
         try:
-            batch = self._gather()
-            if batch:
-                # Asked after the batch was read: what is the same now was the same then.
-                self._same_topics()
-                held = {tp.partition for tp in self._next}
-                prepared = [self._batches.prepare(share, self._ahead) for share in shares(batch, self._writers, held)]
+            self._gather()
+            self._pass_on()
         except Exception:
             # Nothing of what was gathered is written: read all of it again, behind what is being written.
             self._settle()
             self._rewind()
             raise
-        if prepared:
-            self._writer.wait_until_ready()
-        if self._look() and prepared:
-            for share in prepared:
-                self._ahead |= {TopicPartition(move.topic, move.partition): move.following for move in share.moves}
-            self._writer.begin(prepared)
         if time.monotonic() - self._lag_at >= LAG_SECONDS or self._writer.idle:
             self._lag_at = time.monotonic()
             self._measure_lag()
 
-    def _gather(self) -> list[Record]:
+    def _gather(self) -> None:
         """A batch: what one poll brings, and while the writer is not ready for it what more comes."""
         self._gathered = []
         self._gathered_bytes = 0
         self._poll(POLL_SECONDS if self._writer.idle else WRITING_POLL_SECONDS)
         while not self._writer.ready and self._has_room():
             self._poll(WRITING_POLL_SECONDS)
-        return [r for r in self._gathered if (r.topic, r.partition) in self._next]
+
+    def _pass_on(self) -> None:
+        """What was gathered, to the writer."""
+        gathered, self._gathered = self._gathered, []
+        batch = [r for r in gathered if (r.topic, r.partition) in self._next]
+        prepared: list[Prepared] = []
+        if batch:
+            # Asked after the batch was read: what is the same now was the same then.
+            self._same_topics()
+            held = {tp.partition for tp in self._next}
+            prepared = [self._batches.prepare(share, self._ahead) for share in shares(batch, self._writers, held)]
+            self._writer.wait_until_ready()
+        if self._look() and prepared:
+            for share in prepared:
+                self._ahead |= {TopicPartition(move.topic, move.partition): move.following for move in share.moves}
+            self._writer.begin(prepared)
 
     def _has_room(self) -> bool:
         return len(self._gathered) < self._batch_records and self._gathered_bytes < BATCH_BYTES

@@ -10,7 +10,7 @@ from backends.log import open_consumer
 from backends.store.engine import open_engine, ping
 from schemas.topics import Topics
 from service.admin import AdminServer
-from service.garbage import settle
+from service.garbage import BATCH_OBJECTS, settle
 from service.settings import Settings
 from service.threads import take_turns
 from workers.limit import Limit
@@ -54,7 +54,7 @@ def run(settings: Settings) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    settle()
+    settle(BATCH_OBJECTS)
     log.info("worker runs", extra={"admin": admin.port})
     try:
         well = work(worker)

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from backends.store.catalog import Flow
@@ -11,8 +11,7 @@ from schemas.small import MAX_FINGERPRINT_BYTES
 from workers.items import Item
 
 FlowKey = tuple[str, str]
-Subject = tuple[str, str, str | None]
-"""Organisation, flow, and the step of it, if any."""
+"""Organisation and flow."""
 
 
 class Known(NamedTuple):
@@ -21,14 +20,18 @@ class Known(NamedTuple):
     positions: dict[str, int] | None  # None: the organisation has no such flow
     at: float
 
+    def has(self, step: str | None) -> bool:
+        """Whether it is there, and this step of it, if any."""
+        return self.positions is not None and (step is None or step in self.positions)
+
 
 class Named:
     """The flows that some items name: the positions of their steps, None of one that the organisation does not have."""
 
-    def __init__(self, flows: Mapping[FlowKey, Mapping[str, int] | None], sound: Set[Subject] = frozenset()) -> None:
-        """`sound` are subjects that are known to be there; one that is not among them is looked for in the flows."""
+    def __init__(self, flows: Mapping[FlowKey, Mapping[str, int] | None], all_there: bool = False) -> None:
+        """`all_there` says that every flow and step that they name is."""
         self._flows = flows
-        self._sound = sound
+        self._all_there = all_there
 
     def positions(self, organisation: str, flow: str) -> Mapping[str, int]:
         """The positions of a flow's steps by id; empty for an unknown flow."""
@@ -36,14 +39,12 @@ class Named:
 
     def problem(self, item: Item) -> str | None:
         """Why this item may not be counted, None where it may."""
-        event = item.event
-        if event is not None and event.type != "custom" and (item.organisation, item.flow, item.step) in self._sound:
-            return None  # as of nearly all
-        if (event is None or event.type == "custom" or item.flow is None) and not _complete(item):
+        event, flow = item.event, item.flow
+        if (event is None or event.type == "custom" or flow is None) and not _complete(item):
             return "invalid"
-        if item.flow is None:
+        if self._all_there or flow is None:
             return None
-        positions = self._flows.get((item.organisation, item.flow))
+        positions = self._flows.get((item.organisation, flow))
         if positions is None:
             return "unknown_flow"
         if item.step is not None and item.step not in positions:
@@ -51,7 +52,7 @@ class Named:
         return None
 
     def __or__(self, other: "Named") -> "Named":
-        return Named({**self._flows, **other._flows}, self._sound | other._sound)
+        return Named({**self._flows, **other._flows}, self._all_there and other._all_there)
 
 
 class Scope:
@@ -80,7 +81,6 @@ class Scope:
         """What these items name, as it is now. Raises the store's errors."""
         wanted = {(item.organisation, item.flow, item.step) for item in items if item.flow is not None}
         now = self._clock()
-        sound: set[Subject] = set()
         missing: set[FlowKey] = set()
         for organisation, flow, step in wanted:
             key = (organisation, flow)
@@ -89,11 +89,8 @@ class Scope:
                 missing.add(key)
                 continue
             self._known.move_to_end(key)
-            satisfied = known.positions is not None and (step is None or step in known.positions)
-            if now - known.at > (self._fresh if satisfied else self._retry):
+            if now - known.at > (self._fresh if known.has(step) else self._retry):
                 missing.add(key)
-            elif satisfied:
-                sound.add((organisation, flow, step))
         if missing:
             found = {(flow.organisation, flow.flow_id): flow for flow in self._lookup(sorted(missing))}
             for key in missing:
@@ -101,8 +98,9 @@ class Scope:
                 positions = {step.step_id: step.position for step in there.steps} if there is not None else None
                 self._known[key] = Known(positions, now)
                 self._known.move_to_end(key)
-            sound = {subject for subject in sound if subject[:2] not in missing}
-        return Named({(o, f): self._known[o, f].positions for o, f, _ in wanted}, sound)
+        flows = {(organisation, flow): self._known[organisation, flow] for organisation, flow, _ in wanted}
+        all_there = all(flows[organisation, flow].has(step) for organisation, flow, step in wanted)
+        return Named({key: known.positions for key, known in flows.items()}, all_there)
 
     def trim(self) -> None:
         """Forgets the least used beyond the bound."""

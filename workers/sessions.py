@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from backends.store.counting import SessionRow
 from workers.items import Item
@@ -24,15 +24,15 @@ def _digest(session: str) -> str:
     return hashlib.blake2b(session.encode(), digest_size=16).hexdigest()
 
 
-def advance(known: SessionRow | None, events: Iterable[Item], positions: Mapping[str, int]) -> SessionRow:
+def advance(known: SessionRow | None, events: Sequence[Item], positions: Mapping[str, int]) -> SessionRow:
     """What the session is with these events of it, one or more, in the order of their arrival."""
     row = known or SessionRow(first_at=2**63 - 1)
-    first, started, completed = row.first_at, row.started_at, row.completed_at
+    first = min([row.first_at, *[item.at for item in events]])
+    started, completed = row.started_at, row.completed_at
     dismissed, steps, furthest = row.dismissed, list(row.steps), row.furthest
     viewed = False
     for item in events:
         at, kind, step = item.at, item.event.type if item.event is not None else None, item.step
-        first = min(first, at)
         if kind == "view":
             viewed = True
             if started is None or at < started:
@@ -45,5 +45,6 @@ def advance(known: SessionRow | None, events: Iterable[Item], positions: Mapping
         elif kind == "dismiss":
             dismissed = True
     if viewed and steps:
-        furthest = max([(positions.get(step, -1), step) for step in steps])[1]
+        # A session seldom has more than the step it had, or one.
+        furthest = steps[0] if len(steps) == 1 else max([(positions.get(step, -1), step) for step in steps])[1]
     return SessionRow(first, started, completed, dismissed, tuple(steps), furthest, row.timed)

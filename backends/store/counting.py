@@ -42,12 +42,18 @@ class Counting:
 
     def mark_caught_up(self, positions: Mapping[TP, int], through: int) -> None:
         """Says that these partitions held nothing beyond these offsets at the time `through` (epoch ms)."""
-        o = t.offsets.c
-        with self._engine.begin() as connection:
-            for (topic, partition), offset in sorted(positions.items()):
-                where = (o.topic == topic, o.partition == partition, o.next_offset == offset)
-                behind = o.processed_through < through
-                connection.execute(t.offsets.update().where(*where, behind).values(processed_through=through))
+        o, given = t.offsets.c, sa.bindparam
+        update = t.offsets.update().values(processed_through=through).where(o.processed_through < through)
+        for name in ("topic", "partition", "next_offset"):
+            update = update.where(o[name] == given(f"of_{name}"))
+        # One after another, as a batch moves them; not one of them is waited for by itself.
+        rows = [
+            {"of_topic": topic, "of_partition": partition, "of_next_offset": offset}
+            for (topic, partition), offset in sorted(positions.items())
+        ]
+        if rows:
+            with self._engine.begin() as connection:
+                connection.execute(update, rows)
 
     def ledger(self, organisation: str | None = None, topic: str | None = None) -> dict[str, int]:
         """Events by outcome, of one organisation or of all, of one topic or of all."""

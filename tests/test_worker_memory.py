@@ -1,0 +1,77 @@
+"""What a worker keeps of what it has written: nothing, whenever the collector of cycles comes to it."""
+
+import gc
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+import sqlalchemy as sa
+
+from backends.log import Record, open_admin, open_producer
+from backends.store.engine import open_engine
+from tests.blocking import ORGANISATIONS, holding
+from tests.tenants import PARTITIONS, Tenants
+from tests.working import Working, until, working
+from workers.batch import Prepared
+
+
+@pytest.fixture
+def log_url(kafka_servers: str) -> str:
+    """Kafka's: its client leaves circles behind."""
+    return f"kafka://{kafka_servers}"
+
+
+@pytest.fixture
+def engine(postgres_url: str) -> Iterator[sa.Engine]:
+    opened = open_engine(postgres_url)
+    yield opened
+    opened.dispose()
+
+
+class Polls:
+    """Counts those that brought nothing."""
+
+    def __init__(self, worker: Working) -> None:
+        self.in_vain = 0
+        consumer = worker.worker._consumer
+        self._poll = consumer.poll
+        consumer.poll = self  # type: ignore[method-assign]
+
+    def __call__(self, timeout: float, most: int) -> list[Record]:
+        found = self._poll(timeout, most)
+        self.in_vain += not found
+        return found
+
+
+def test_a_batch_that_was_gathered_between_polls_in_vain_is_given_back(
+    log_url: str, engine: sa.Engine, postgres_url: str
+) -> None:
+    topic = f"w.{uuid.uuid4().hex}"
+    with closing(open_admin(log_url)) as admin:
+        admin.create_topic(topic, PARTITIONS, 1)
+    with ExitStack() as stack:
+        producer = open_producer(log_url)
+        stack.callback(producer.close, 5)
+        producer.partitions(topic)
+        tenants = Tenants(engine, producer, topic, number=3)
+        with working(engine, log_url, [topic], "g" + topic) as worker:
+            tenants.send(1)
+            until(tenants.counted)
+            polls = Polls(worker)
+            gc.collect()
+            gc.disable()
+            try:
+                with holding(postgres_url, ORGANISATIONS) as held:
+                    tenants.send(1)
+                    held.reached()
+                    before = polls.in_vain
+                    until(lambda: polls.in_vain > before + 3)
+                    tenants.send(1)
+                    until(lambda: worker.worker._gathered)
+                    before = polls.in_vain
+                    until(lambda: polls.in_vain > before + 3)
+                until(tenants.counted)
+                until(lambda: not [one for one in gc.get_objects() if isinstance(one, Prepared)], 10)
+            finally:
+                gc.enable()
