@@ -72,6 +72,7 @@ def _peer(world: World, name: str, module: str, environment: Mapping[str, str]) 
     log = world.folder / f"{module}-{port}.log"
     command = [str(PEERS_PYTHON), "-m", "uvicorn", "--app-dir", str(PEERS), f"{module}:app", "--port", str(port)]
     options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    options += ["--timeout-keep-alive", "75"]  # as ours: a connection that waits for its turn is not to be lost
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *options], env={**os.environ, **environment}, stdout=output, stderr=output

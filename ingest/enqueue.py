@@ -31,6 +31,10 @@ LINGER_SECONDS = 0.02
 PACE_SECONDS = 0.008
 """How soon after the last ones records are handed on: a flight costs as much as five of its records."""
 
+COMPANY = 16
+"""Requests in a flight after which the next keeps that pace; after fewer so much less of it, since an edge with little
+to do can pay for flights, and its clients need not wait for company that does not come."""
+
 
 class _Waiting(msgspec.Struct):
     organisation: str
@@ -73,6 +77,7 @@ class Enqueuer:
         self._next: asyncio.Handle | None = None  # when what waits is handed on
         self._under_way = 0
         self._flushed_at = -inf  # by the loop's clock
+        self._pace = 0.0  # seconds
         self._ended: deque[tuple[_Record, Future[int]]] = deque()  # filled by the log's thread
         self._thread = 0  # of the loop
         self._told = False  # that there is something in it
@@ -116,7 +121,7 @@ class Enqueuer:
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> asyncio.Handle:
         if self._under_way:
             return loop.call_later(LINGER_SECONDS, self._flush)
-        due = self._flushed_at + PACE_SECONDS
+        due = self._flushed_at + self._pace
         return loop.call_at(due, self._flush) if due > loop.time() else loop.call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -126,6 +131,7 @@ class Enqueuer:
         loop = asyncio.get_running_loop()
         self._flushed_at = loop.time()
         waiting, self._waiting = self._waiting, defaultdict(list)
+        self._pace = PACE_SECONDS * min(1.0, sum(map(len, waiting.values())) / COMPANY)
         groups = [
             (partition, group)
             for partition, theirs in waiting.items()

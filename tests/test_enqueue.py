@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from backends.log import LogUnavailable, RecordTooLarge, TopicPartition, UnknownTopic, open_admin, open_producer
 from backends.log.sqlite import MAX_RECORD_BYTES, connect, read
+from ingest import enqueue
 from ingest.enqueue import Enqueuer
 from schemas.ids import partition_of
 
@@ -79,6 +80,11 @@ async def ticks() -> None:
         await asyncio.sleep(0)
 
 
+async def produced(log: HeldLog, records: int) -> None:
+    while len(log.records) < records:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.001)
+
+
 def put(enqueuer: Enqueuer, *lines: bytes, organisation: str = HERE) -> list["asyncio.Task[None]"]:
     return [asyncio.create_task(enqueuer.put(organisation, line)) for line in lines]
 
@@ -116,8 +122,7 @@ async def test_what_comes_while_a_record_is_under_way_shares_the_next(log: HeldL
         await ticks()
     log.acknowledge()
     await tasks[0]
-    while len(log.records) < 2:  # noqa: ASYNC110 - nothing tells of it
-        await asyncio.sleep(0.001)
+    await produced(log, 2)
     assert log.values() == [b"a", b"b\nc"]
     log.records[1][2].set_result(1)
     assert await outcomes(tasks) == [None] * 3
@@ -129,13 +134,38 @@ async def test_nobody_waits_long_for_the_records_before(log: HeldLog, enqueuer: 
     tasks = put(enqueuer, b"a")
     await ticks()
     tasks += put(enqueuer, b"b") + put(enqueuer, b"x", organisation=THERE)
-    while len(log.records) < 3:  # noqa: ASYNC110 - nothing tells of it
-        await asyncio.sleep(0.001)
+    await produced(log, 3)
     for number in (2, 1, 0):
         log.records[number][2].set_result(number)
         await tasks[number]
         assert [task.done() for task in tasks].count(True) == 3 - number
     assert log.values() == [b"a", b"b", b"x"]
+
+
+@pytest.mark.parametrize(("company", "kept"), [(1, True), (10**6, False)], ids=["many", "few"])
+def test_the_next_records_are_kept_for_company_after_many_requests_and_not_after_few(
+    company: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enqueue, "PACE_SECONDS", 3600.0)
+    monkeypatch.setattr(enqueue, "COMPANY", company)
+
+    @scenario
+    async def run(log: HeldLog, enqueuer: Enqueuer) -> None:
+        first = put(enqueuer, b"a")
+        await ticks()
+        log.acknowledge()
+        await outcomes(first)
+        second = put(enqueuer, b"b")
+        await ticks()
+        if kept:
+            assert log.values() == [b"a"]
+            second[0].cancel()
+            return
+        await produced(log, 2)
+        log.records[1][2].set_result(1)
+        assert await outcomes(second) == [None]
+
+    run()
 
 
 @scenario

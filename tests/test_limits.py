@@ -12,6 +12,7 @@ import redis.asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import backends.limits.limiter
 import backends.limits.redis
 from backends.limits import Limiter, Limits, MemoryLimits, Window
 from backends.limits.redis import PREFIX, RedisLimits
@@ -192,6 +193,28 @@ async def _totals(server: redis.asyncio.Redis) -> tuple[int, int]:
 
 
 # Memory alone, where the clock can be held
+
+
+@pytest.mark.parametrize(("company", "kept"), [(2, True), (10**6, False)], ids=["many", "few"])
+def test_the_next_question_is_kept_for_company_after_many_requests_and_not_after_few(
+    company: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends.limits.limiter, "COMPANY", company)
+
+    async def situation() -> bool:
+        limits = MemoryLimits()
+        monkeypatch.setattr(limits, "pace", 3600.0, raising=False)
+        async with closing(limits) as limiter:
+            await asyncio.gather(limiter.hit("a", 5), limiter.hit("b", 5))
+            third = limiter.verdict("a", 5)
+            try:
+                async with asyncio.timeout(0.1 if kept else 20):
+                    await asyncio.shield(third)
+            except TimeoutError:
+                return True
+            return False
+
+    assert asyncio.run(situation()) == kept
 
 
 class Clock:

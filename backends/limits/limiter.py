@@ -14,6 +14,9 @@ import msgspec
 from backends.limits.protocol import Limits, Window
 from schemas.limits import Verdict
 
+COMPANY = 8
+"""Requests in a question after which the next one keeps the store's pace; after fewer, so much less of it."""
+
 
 class _Waiting(msgspec.Struct):
     limit: int
@@ -36,6 +39,7 @@ class Limiter:
         self._tick: defaultdict[str, list[_Waiting]] = defaultdict(list)
         self._next: asyncio.Handle | None = None  # when the tick is asked about
         self._asked_at = -math.inf  # by the loop's clock
+        self._share = 0.0  # of the store's pace
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def hit(self, key: str, limit: int, hits: int = 1) -> Verdict:
@@ -51,7 +55,7 @@ class Limiter:
         verdict: asyncio.Future[Verdict] = loop.create_future()
         self._tick[key].append(_Waiting(limit, hits, verdict))
         if self._next is None:
-            due = self._asked_at + self._limits.pace
+            due = self._asked_at + self._limits.pace * self._share
             self._next = loop.call_at(due, self._ask_all) if due > loop.time() else loop.call_soon(self._ask_all)
         return verdict
 
@@ -68,6 +72,7 @@ class Limiter:
         loop = asyncio.get_running_loop()
         self._asked_at = loop.time()
         tick, self._tick = self._tick, defaultdict(list)
+        self._share = min(1.0, sum(map(len, tick.values())) / COMPANY)
         question = loop.create_task(self._ask(tick))
         self._under_way.add(question)
         question.add_done_callback(self._under_way.discard)

@@ -18,7 +18,7 @@ class Window(msgspec.Struct, frozen=True, gc=False):
 
 
 class Limits(Protocol):
-    """Counts by key. Used on one event loop. `pace` is the seconds there should be between two questions."""
+    """Counts by key. Used on one event loop. `pace` is the seconds there should be between two questions of many."""
 
     @property
     def pace(self) -> float: ...
