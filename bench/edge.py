@@ -13,8 +13,8 @@ from rich.table import Table as RichTable
 
 from bench import results
 from bench.bodies import Kind
-from bench.edge_measure import Load, at_rate, middle, rounds
-from bench.edge_subjects import FASTAPI, OURS, SUBJECTS
+from bench.edge_measure import Load, at_rate, doubled, middle, rounds
+from bench.edge_subjects import FASTAPI, OURS, OURS_TWO, SUBJECTS
 from bench.edge_tables import Measured, tables
 from bench.edge_world import World, world
 
@@ -57,7 +57,12 @@ def measure(load: Load, names: Sequence[str], times: Times) -> Measured:
             for subject in subjects
             if times.latency
         }
-    return Measured(load, found, latencies)
+        by_name = {subject.name: subject for subject in subjects}
+        pairs = []
+        if times.latency and {OURS, OURS_TWO} <= by_name.keys():
+            most = middle(found[OURS]).rate
+            pairs = doubled(place, by_name[OURS], by_name[OURS_TWO], load, most, times.latency / 2, times.rounds)
+    return Measured(load, found, latencies, pairs)
 
 
 @contextmanager
@@ -121,6 +126,7 @@ def _raw(found: Measured) -> dict[str, object]:
         "load": {**found.load.kind._asdict(), "organisations": found.load.organisations},
         "rounds": {name: [_rounded(one) for one in theirs] for name, theirs in found.rounds.items()},
         "latencies": {name: [_rounded(one) for one in theirs] for name, theirs in found.latencies.items()},
+        "doubled": [[_rounded(one) for one in pair] for pair in found.doubled],
     }
 
 

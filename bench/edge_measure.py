@@ -13,6 +13,7 @@ CONNECTIONS = 64
 """Of each process that serves: on cores of their own, two have as much to do as one each."""
 CLIENTS = 256
 """Connections where requests come at a rate: more than are ever out, unless the server falls behind."""
+DOUBLED_SHARE = 0.35
 
 
 class Load(NamedTuple):
@@ -72,6 +73,22 @@ def at_rate(world: World, subject: Subject, load: Load, share: float, saturation
     found = world.driver.run(order(subject, load, CLIENTS, seconds, rate), subject.name)
     cpu = (subject.cost().cpu - before.cpu) / found.requests * 1e6
     return Latency(share, rate, found.p50, found.p95, found.p99, found.most, cpu)
+
+
+def doubled(
+    world: World, one: Subject, two: Subject, load: Load, saturation: float, seconds: float, number: int
+) -> list[tuple[Latency, Latency]]:
+    """In turns, one process at a rate and two at twice that: each has as much to do as the one.
+
+    `saturation` is what one answers at most, of which this core has to have room for twice the part.
+    """
+    return [
+        (
+            at_rate(world, one, load, DOUBLED_SHARE, saturation, seconds),
+            at_rate(world, two, load, DOUBLED_SHARE, 2 * saturation, seconds),
+        )
+        for _ in range(number)
+    ]
 
 
 def rounds(

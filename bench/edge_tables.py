@@ -1,6 +1,7 @@
 """The edge's figures as tables. Pure: from what was measured to text."""
 
 from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 from bench.edge_measure import Latency, Load, Saturated, middle, ratio
@@ -9,11 +10,12 @@ from bench.results import Table, table
 
 
 class Measured(NamedTuple):
-    """All servers under one load: the rounds of each, and its latencies."""
+    """All servers under one load: the rounds of each, its latencies, and one edge beside two at twice its rate."""
 
     load: Load
     rounds: dict[str, list[Saturated]]
     latencies: dict[str, list[Latency]]
+    doubled: Sequence[tuple[Latency, Latency]] = ()
 
 
 MAIN_LOAD = 100  # organisations of the summary
@@ -102,7 +104,11 @@ def shares(found: Sequence[Measured]) -> Table:
             rows.append([m.load.kind.name, "limits counted in Redis, over those in memory", f"{share * 100:+.1f} %"])
         if OURS in m.rounds and OURS_TWO in m.rounds:
             share = ratio(m.rounds[OURS_TWO], m.rounds[OURS]) - 1
-            rows.append([m.load.kind.name, "two edges on one core, over one", f"{share * 100:+.1f} %"])
+            rows.append([m.load.kind.name, "two edges that fill one core, over one that does", f"{share * 100:+.1f} %"])
+        if m.doubled:
+            share = median(two.cpu / one.cpu for one, two in m.doubled) - 1
+            part = "two edges at twice the rate of one, over that one"
+            rows.append([m.load.kind.name, part, f"{share * 100:+.1f} %"])
     return table("What a part costs", ["body", "part", "CPU a request"], rows)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from bench import bodies, edge_memory, load, load_runs
 from bench.bodies import Kind, Requests
-from bench.edge_measure import Load, Saturated, middle, ratio
+from bench.edge_measure import Latency, Load, Saturated, middle, ratio
 from bench.edge_memory import Memory
 from bench.edge_subjects import FASTAPI, OURS, OURS_ALONE
 from bench.edge_tables import Measured, shares, summary, tables
@@ -178,6 +178,15 @@ def test_tables_give_each_server_its_ratio_and_the_share_of_redis() -> None:
     found = [Measured(Load(Kind(1), 100), rounds, {}), Measured(Load(Kind(50), 100), rounds, {})]
     assert summary(found)["rows"][0] == [OURS, "110", "0.25", "", "110", "0.25", ""]
     assert shares(found)["rows"][0][2] == "+10.0 %"
+
+
+def test_two_edges_are_compared_with_one_that_has_as_much_to_do_as_each() -> None:
+    def at(rate: float, cpu: float) -> Latency:
+        return Latency(0.35, rate, 1, 2, 3, 4, cpu)
+
+    pairs = [(at(100, 10), at(200, 11)), (at(100, 10), at(200, 30)), (at(100, 20), at(200, 20))]
+    found = [Measured(Load(Kind(1), 100), {}, {}, pairs)]
+    assert shares(found)["rows"] == [["1 event", "two edges at twice the rate of one, over that one", "+10.0 %"]]
 
 
 def test_tables_without_a_row_are_left_out_and_the_memory_is_shown_by_the_minute_to_its_end() -> None:

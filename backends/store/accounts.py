@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from backends.store.engine import read_only, upsert
+from backends.store import statements
+from backends.store.engine import read_only
 from backends.store.queries import is_open
+from backends.store.rows import chunks, parameters
 from schemas import tables as t
 
 ENDED = ""  # stands for all edges that are not heard of any more; see backends/store/retention.py
@@ -128,6 +130,9 @@ def _cells(connection: sa.Connection, table: sa.Table, organisation: str | None,
     return found
 
 
+_ACCEPTED = ("organisation_id", "edge", "topic", "partition", "outcome", "events", "at")
+
+
 class EdgeSums:
     """An edge's own rows. Blocking; every call is one transaction."""
 
@@ -139,25 +144,20 @@ class EdgeSums:
         """Sets rows to these sums, in the order given. A smaller one than is there, from a write long ago that comes
         late, changes nothing."""
         rows = [
-            {
-                "organisation_id": organisation,
-                "edge": edge,
-                "topic": topic,
-                "partition": partition,
-                "outcome": outcome,
-                "events": events,
-                "at": at,
-            }
+            (organisation, edge, topic, partition, outcome, events, at)
             for (organisation, topic, partition, outcome), events in sums.items()
         ]
+        columns = statements.columns(t.accepted, _ACCEPTED)
         with self._engine.begin() as connection:
-            insert = upsert(connection, t.accepted)
+            dialect = connection.dialect.name
+            insert = statements.insert(dialect, t.accepted, _ACCEPTED)
             update = insert.on_conflict_do_update(
-                index_elements=[column.name for column in t.accepted.primary_key],
+                index_elements=statements.keys(t.accepted),
                 set_={"events": insert.excluded.events, "at": insert.excluded.at},
                 where=insert.excluded.events >= t.accepted.c.events,
             )
-            connection.execute(update, rows)
+            for part in chunks(rows):
+                connection.execute(update, parameters(dialect, columns, part))
 
     def knows(self, edge: str) -> bool:
         """Whether any row is there under this edge's name."""
