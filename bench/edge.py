@@ -13,8 +13,8 @@ from rich.table import Table as RichTable
 
 from bench import results
 from bench.bodies import Kind
-from bench.edge_measure import Load, at_rate, doubled, middle, rounds
-from bench.edge_subjects import FASTAPI, OURS, OURS_TWO, SUBJECTS
+from bench.edge_measure import Latency, Load, at_rate, doubled, middle, rounds, saturate
+from bench.edge_subjects import FASTAPI, OURS, OURS_TWO, SUBJECTS, Subject
 from bench.edge_tables import Measured, tables
 from bench.edge_world import World, world
 
@@ -50,10 +50,7 @@ def measure(load: Load, names: Sequence[str], times: Times) -> Measured:
         subjects = [stack.enter_context(SUBJECTS[name](place, load.kind.events)) for name in names]
         found = rounds(place, subjects, load, times.rounds, times.seconds, times.warm)
         latencies = {
-            subject.name: [
-                at_rate(place, subject, load, share, middle(found[subject.name]).rate, times.latency)
-                for share in SHARES
-            ]
+            subject.name: rates(place, subject, load, middle(found[subject.name]).rate, times)
             for subject in subjects
             if times.latency
         }
@@ -63,6 +60,12 @@ def measure(load: Load, names: Sequence[str], times: Times) -> Measured:
             most = middle(found[OURS]).rate
             pairs = doubled(place, by_name[OURS], by_name[OURS_TWO], load, most, times.latency / 2, times.rounds)
     return Measured(load, found, latencies, pairs)
+
+
+def rates(place: World, subject: Subject, load: Load, saturation: float, times: Times) -> list[Latency]:
+    """Warmed up again: while others were measured, keys that it had looked up have grown old."""
+    saturate(place, subject, load, times.warm)
+    return [at_rate(place, subject, load, share, saturation, times.latency) for share in SHARES]
 
 
 @contextmanager
