@@ -32,11 +32,10 @@ def engine(postgres_url: str) -> Iterator[sa.Engine]:
 class Polls:
     """Counts those that brought nothing."""
 
-    def __init__(self, worker: Working) -> None:
+    def __init__(self, worker: Working, monkeypatch: pytest.MonkeyPatch) -> None:
         self.in_vain = 0
-        consumer = worker.worker._consumer
-        self._poll = consumer.poll
-        consumer.poll = self  # type: ignore[method-assign]
+        self._poll = worker.worker._consumer.poll
+        monkeypatch.setattr(worker.worker._consumer, "poll", self)
 
     def __call__(self, timeout: float, most: int) -> list[Record]:
         found = self._poll(timeout, most)
@@ -45,7 +44,7 @@ class Polls:
 
 
 def test_a_batch_that_was_gathered_between_polls_in_vain_is_given_back(
-    log_url: str, engine: sa.Engine, postgres_url: str
+    log_url: str, engine: sa.Engine, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic = f"w.{uuid.uuid4().hex}"
     with closing(open_admin(log_url)) as admin:
@@ -58,7 +57,7 @@ def test_a_batch_that_was_gathered_between_polls_in_vain_is_given_back(
         with working(engine, log_url, [topic], "g" + topic) as worker:
             tenants.send(1)
             until(tenants.counted)
-            polls = Polls(worker)
+            polls = Polls(worker, monkeypatch)
             gc.collect()
             gc.disable()
             try:

@@ -9,7 +9,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from operator import or_
+from itertools import groupby
+from operator import attrgetter, or_
 from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -45,10 +46,10 @@ NOBODYS = (*ENVIRONMENT_ERRORS, OffsetMoved)
 
 
 class Facts(NamedTuple):
-    """What holds to the end of a transaction: which organisations there are not, the first day whose ids are kept, whom
-    to leave out, and the epoch second at which the UTC day of now began."""
+    """What holds to the end of a transaction: which organisations there are, the first day whose ids are kept, whom to
+    leave out, and the epoch second at which the UTC day of now began."""
 
-    missing: set[str]
+    organisations: set[str]
     horizon: int
     forgotten: Forgotten
     today: int
@@ -133,9 +134,9 @@ class Batches:
         with self._counting.transaction() as transaction:
             transaction.move_offsets(batch.moves)
             whose = {item.organisation for item in batch.items} | {rejection.organisation for rejection in batch.aside}
-            missing = whose - transaction.lock_organisations(whose)
+            existing = transaction.lock_organisations(whose)
             forgotten = Forgotten(transaction.forgotten(whose, strangers(batch.aside)))
-            facts = Facts(missing, transaction.horizon(), forgotten, int(self._clock()) // t.DAY * t.DAY)
+            facts = Facts(existing, transaction.horizon(), forgotten, int(self._clock()) // t.DAY * t.DAY)
             parts = [Written(batch.aside, Counter()), *write(transaction, batch, facts)]
             written = accounting.together(parts)
             transaction.reject(accounting.rejected_row(forgotten.rejection(one)) for one in written.rejections)
@@ -176,9 +177,9 @@ def _moves(records: Sequence[Record], expected: Mapping[TopicPartition, int]) ->
 def _write(transaction: Transaction, read: Sequence[Item], named: Named, facts: Facts) -> Written:
     accepted: list[Item] = []
     rejections: list[Rejection] = []
-    missing, horizon, problem_of = facts.missing, facts.horizon, named.problem
+    organisations, horizon, problem_of = facts.organisations, facts.horizon, named.problem
     for item in read:
-        problem = "unknown_organisation" if missing and item.organisation in missing else problem_of(item)
+        problem = problem_of(item) if item.organisation in organisations else "unknown_organisation"
         if problem is None and (item.too_old or item.day < horizon):
             problem = "too_old"
         if problem is None:
@@ -206,12 +207,8 @@ def _new(transaction: Transaction, accepted: list[Item]) -> list[Item]:
     if known:
         first = [item for item in first if (item.organisation, item.id) not in known]
     ids: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-    organisation, day, of = "", -1, list[str]()
-    for item in first:
-        if item.day != day or item.organisation != organisation:  # seldom, since they come a request at a time
-            organisation, day = item.organisation, item.day
-            of = ids[organisation, day]
-        of.append(item.id)
+    for of, together in groupby(first, attrgetter("organisation", "day")):  # they come a request at a time
+        ids[of] += [item.id for item in together]
     known = transaction.add_seen(ids)
     return [item for item in first if (item.organisation, item.id) not in known] if known else first
 
@@ -225,14 +222,13 @@ def _admitted(transaction: Transaction, new: list[Item]) -> set[tuple[str, str]]
 
 
 def _count(transaction: Transaction, new: list[Item], named: Named, today: int) -> None:
-    events = [item for item in new if item.event is not None]
-    sessions = by_session(events)
-    folded = fold(events, sessions, transaction.sessions(sessions), named.positions, _admitted(transaction, events))
+    sessions = by_session(new)
+    folded = fold(new, sessions, transaction.sessions(sessions), named.positions, _admitted(transaction, new))
     days = days_of(folded)
     still_open = transaction.open_days(days, today)
     if not days <= still_open:
         add_days(folded, still_open)
-    left = small.fold(new if len(events) < len(new) else ())
+    left = small.fold(new)
     # So many at a time, since one may have 32 KiB.
     *more, last = [dict(part) for part in chunks(list(folded.sketches.items()), SKETCH_ROWS)] or [{}]
     for part in more:

@@ -21,7 +21,7 @@ V = TypeVar("V")
 def days_of(folded: Folded) -> set[Day]:
     """Those that a batch adds to."""
     tables = (folded.counts, folded.custom_events, folded.cohorts, folded.cohort_steps, folded.sketches)
-    return {(cell[0], cell[1], cell[3] // DAY * DAY) for cells in tables for cell in cells}
+    return {_day(cell) for cells in tables for cell in cells}
 
 
 def add_days(folded: Folded, still_open: Set[Day]) -> None:

@@ -110,7 +110,7 @@ def _fold_events(folded: Folded, events: Iterable[Item], names: Collection[tuple
             users[organisation, flow, grain, quarter, sketches.USERS, NO_STEP].update(of_cell)
             if step:
                 users[organisation, flow, grain, quarter, sketches.USERS, step] = of_cell
-    folded.counts = {cell: count for cell, (count, _) in cells.items() if any(count)}
+    folded.counts = _some({cell: count for cell, (count, _) in cells.items()})
     folded.custom_events = _some(custom)
     folded.sketches = dict(users)
 

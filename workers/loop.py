@@ -119,8 +119,7 @@ class Worker:
 
     def _pass_on(self) -> None:
         """What was gathered, to the writer."""
-        gathered, self._gathered = self._gathered, []
-        batch = [r for r in gathered if (r.topic, r.partition) in self._next]
+        batch = [r for r in self._gathered if (r.topic, r.partition) in self._next]
         prepared: list[Prepared] = []
         if batch:
             # Asked after the batch was read: what is the same now was the same then.

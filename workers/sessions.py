@@ -45,6 +45,5 @@ def advance(known: SessionRow | None, events: Sequence[Item], positions: Mapping
         elif kind == "dismiss":
             dismissed = True
     if viewed and steps:
-        # With one step, as in most, there is nothing to compare.
-        furthest = steps[0] if len(steps) == 1 else max([(positions.get(step, -1), step) for step in steps])[1]
+        furthest = max([(positions.get(step, -1), step) for step in steps])[1]
     return SessionRow(first, started, completed, dismissed, tuple(steps), furthest, row.timed)

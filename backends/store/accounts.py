@@ -150,14 +150,9 @@ class EdgeSums:
         columns = statements.columns(t.accepted, _ACCEPTED)
         with self._engine.begin() as connection:
             dialect = connection.dialect.name
-            insert = statements.insert(dialect, t.accepted, _ACCEPTED)
-            update = insert.on_conflict_do_update(
-                index_elements=statements.keys(t.accepted),
-                set_={"events": insert.excluded.events, "at": insert.excluded.at},
-                where=insert.excluded.events >= t.accepted.c.events,
-            )
+            statement = statements.replace_earlier(dialect, t.accepted, _ACCEPTED, ("events", "at"))
             for part in chunks(rows):
-                connection.execute(update, parameters(dialect, columns, part))
+                connection.execute(statement, parameters(dialect, columns, part))
 
     def knows(self, edge: str) -> bool:
         """Whether any row is there under this edge's name."""

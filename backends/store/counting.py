@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
+from backends.store import statements
 from backends.store.engine import upsert
 from backends.store.transaction import Hope, Move, OffsetMoved, SessionRow, Transaction
 from schemas import tables as t
@@ -42,18 +43,14 @@ class Counting:
 
     def mark_caught_up(self, positions: Mapping[TP, int], through: int) -> None:
         """Says that these partitions held nothing beyond these offsets at the time `through` (epoch ms)."""
-        o, given = t.offsets.c, sa.bindparam
-        update = t.offsets.update().values(processed_through=through).where(o.processed_through < through)
-        for name in ("topic", "partition", "next_offset"):
-            update = update.where(o[name] == given(f"of_{name}"))
         # One after another, as a batch moves them; not one of them is waited for by itself.
         rows = [
-            {"of_topic": topic, "of_partition": partition, "of_next_offset": offset}
+            {"of_topic": topic, "of_partition": partition, "expected": offset, "through": through}
             for (topic, partition), offset in sorted(positions.items())
         ]
         if rows:
             with self._engine.begin() as connection:
-                connection.execute(update, rows)
+                connection.execute(statements.mark_caught_up(), rows)
 
     def ledger(self, organisation: str | None = None, topic: str | None = None) -> dict[str, int]:
         """Events by outcome, of one organisation or of all, of one topic or of all."""

@@ -53,9 +53,23 @@ def horizon() -> sa.Select[Any]:
 def move_offset() -> sa.Update:
     """Of one partition, where it stands as `expected`."""
     o = t.offsets.c
-    through = sa.bindparam("through", type_=sa.BigInteger)
-    later = sa.case((o.processed_through < through, through), else_=o.processed_through)
-    update = t.offsets.update().values(next_offset=sa.bindparam("following"), processed_through=later)
+    later = sa.case((o.processed_through < _through(), _through()), else_=o.processed_through)
+    return _stands_there(t.offsets.update()).values(next_offset=sa.bindparam("following"), processed_through=later)
+
+
+@cache
+def mark_caught_up() -> sa.Update:
+    """Of one partition, where it stands as `expected` and is not known to be so far in time."""
+    update = _stands_there(t.offsets.update()).where(t.offsets.c.processed_through < _through())
+    return update.values(processed_through=_through())
+
+
+def _through() -> sa.BindParameter[int]:
+    return sa.bindparam("through", type_=sa.BigInteger)
+
+
+def _stands_there(update: sa.Update) -> sa.Update:
+    o = t.offsets.c
     return update.where(
         o.topic == sa.bindparam("of_topic"),
         o.partition == sa.bindparam("of_partition"),
