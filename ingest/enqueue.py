@@ -11,11 +11,11 @@ from collections import defaultdict, deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 
 import msgspec
 
 from backends.log import LogError, LogUnavailable, Producer, RecordTooLarge
+from backends.pace import Pace
 from ingest.breaker import Breaker
 from ingest.grouping import grouped
 from ingest.tally import Tally
@@ -32,8 +32,7 @@ PACE_SECONDS = 0.008
 """How soon after the last ones records are handed on: a flight costs as much as five of its records."""
 
 COMPANY = 16
-"""Requests in a flight after which the next keeps that pace; after fewer so much less of it, since an edge with little
-to do can pay for flights, and its clients need not wait for company that does not come."""
+"""Requests in a flight after which the next one keeps all of that; see Pace."""
 
 
 class _Waiting(msgspec.Struct):
@@ -76,8 +75,7 @@ class Enqueuer:
         self._waiting: defaultdict[int, list[_Waiting]] = defaultdict(list)
         self._next: asyncio.Handle | None = None  # when what waits is handed on
         self._under_way = 0
-        self._flushed_at = -inf  # by the loop's clock
-        self._pace = 0.0  # seconds
+        self._pace = Pace(COMPANY)
         self._ended: deque[tuple[_Record, Future[int]]] = deque()  # filled by the log's thread
         self._thread = 0  # of the loop
         self._told = False  # that there is something in it
@@ -121,17 +119,15 @@ class Enqueuer:
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> asyncio.Handle:
         if self._under_way:
             return loop.call_later(LINGER_SECONDS, self._flush)
-        due = self._flushed_at + self._pace
-        return loop.call_at(due, self._flush) if due > loop.time() else loop.call_soon(self._flush)
+        return self._pace.schedule(loop, PACE_SECONDS, self._flush)
 
     def _flush(self) -> None:
         """Hands on all that waits."""
         self._next = None
         self._thread = threading.get_ident()
         loop = asyncio.get_running_loop()
-        self._flushed_at = loop.time()
         waiting, self._waiting = self._waiting, defaultdict(list)
-        self._pace = PACE_SECONDS * min(1.0, sum(map(len, waiting.values())) / COMPANY)
+        self._pace.sent(loop, sum(map(len, waiting.values())))
         groups = [
             (partition, group)
             for partition, theirs in waiting.items()

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from backends.limits.protocol import Limits, Window
+from backends.pace import Pace
 from schemas.limits import Verdict
 
 COMPANY = 8
-"""Requests in a question after which the next one keeps the store's pace; after fewer, so much less of it."""
+"""Requests in a question after which the next one keeps the store's whole pace; see Pace."""
 
 
 class _Waiting(msgspec.Struct):
@@ -38,8 +39,7 @@ class Limiter:
         self._clock = clock
         self._tick: defaultdict[str, list[_Waiting]] = defaultdict(list)
         self._next: asyncio.Handle | None = None  # when the tick is asked about
-        self._asked_at = -math.inf  # by the loop's clock
-        self._share = 0.0  # of the store's pace
+        self._pace = Pace(COMPANY)
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def hit(self, key: str, limit: int, hits: int = 1) -> Verdict:
@@ -55,8 +55,7 @@ class Limiter:
         verdict: asyncio.Future[Verdict] = loop.create_future()
         self._tick[key].append(_Waiting(limit, hits, verdict))
         if self._next is None:
-            due = self._asked_at + self._limits.pace * self._share
-            self._next = loop.call_at(due, self._ask_all) if due > loop.time() else loop.call_soon(self._ask_all)
+            self._next = self._pace.schedule(loop, self._limits.pace, self._ask_all)
         return verdict
 
     async def close(self) -> None:
@@ -70,9 +69,8 @@ class Limiter:
     def _ask_all(self) -> None:
         self._next = None
         loop = asyncio.get_running_loop()
-        self._asked_at = loop.time()
         tick, self._tick = self._tick, defaultdict(list)
-        self._share = min(1.0, sum(map(len, tick.values())) / COMPANY)
+        self._pace.sent(loop, sum(map(len, tick.values())))
         question = loop.create_task(self._ask(tick))
         self._under_way.add(question)
         question.add_done_callback(self._under_way.discard)
