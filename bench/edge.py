@@ -85,8 +85,8 @@ def show(console: Console, table: results.Table) -> None:
 
 
 @click.command()
-@click.option("--rounds", "number", default=3, show_default=True, help="Measures of each server, in turns.")
-@click.option("--seconds", default=5.0, show_default=True, help="Of each measure.")
+@click.option("--rounds", "number", default=10, show_default=True, help="Measures of each server, in turns.")
+@click.option("--seconds", default=1.5, show_default=True, help="Of each measure.")
 @click.option("--warm", default=2.0, show_default=True, help="Seconds before the first one.")
 @click.option("--latency", default=8.0, show_default=True, help="Seconds at each rate; 0 leaves the rates out.")
 @click.option("--events", type=click.Choice(["1", "50"]), help="Only bodies of this size.")

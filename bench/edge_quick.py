@@ -7,8 +7,8 @@ from bench.edge import fresh
 from bench.edge_measure import Load, ratio, rounds
 from bench.edge_subjects import FASTAPI, OURS, OURS_ALONE, SUBJECTS
 
-ROUNDS = 4
-SECONDS = 1.8
+ROUNDS = 8
+SECONDS = 0.9
 WARM = 1.5
 ORGANISATIONS = 100
 

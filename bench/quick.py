@@ -3,7 +3,7 @@
 import importlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -46,16 +46,20 @@ def judge(found: Mapping[str, float], bounds: Mapping[str, Bound]) -> list[Judge
     return judged + [Judged(name, "", found[name], "none", False) for name in unknown]
 
 
+def judge_part(part: str, bounds: Mapping[str, Bound]) -> list[Judged]:
+    """Measured again where one is worse: a machine's bad minute passes, and a change for the worse does not."""
+    ratios: Callable[[], dict[str, float]] = importlib.import_module(PARTS[part]).ratios
+    of_part = {name: bound for name, bound in bounds.items() if name.startswith(part)}
+    judged = judge(ratios(), of_part)
+    return judged if all(one.held for one in judged) else judge(ratios(), of_part)
+
+
 @click.command()
 @click.option("--part", "parts", type=click.Choice(list(PARTS)), multiple=True, help="Only this part.")
 def main(parts: tuple[str, ...]) -> None:
     """Measure the ratios and compare them with their bounds."""
-    asked = parts or tuple(PARTS)
     bounds: dict[str, Bound] = json.loads(BOUNDS.read_text())
-    found: dict[str, float] = {}
-    for part in asked:
-        found |= importlib.import_module(PARTS[part]).ratios()
-    judged = judge(found, {name: bound for name, bound in bounds.items() if name.startswith(asked)})
+    judged = [one for part in parts or tuple(PARTS) for one in judge_part(part, bounds)]
     table = Table("ratio", "what it is", "measured", "bound", "")
     for one in judged:
         measured = "" if one.ratio is None else f"{one.ratio:.3f}"
