@@ -6,7 +6,7 @@ passes 1, and the numbers of two adjacent ranges add up to those of their union 
 which come from sketches that merge). A session starts with its first view of the flow or of any step of it.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -26,8 +26,6 @@ class Cells(NamedTuple):
 
     counts: Sequence[Row]
     cohorts: Sequence[Row]
-    cohort_steps: Sequence[Row]
-    sketches: Sequence[Row]
     custom_events: Sequence[Row] = ()
 
 
@@ -38,9 +36,7 @@ def totals(cells: Cells) -> dict[str, Any]:
         **_flow_numbers(cells),
         "completionRate": _rate(cohort["completed"], cohort["starts"]),
         "dismissRate": _rate(cohort["dismissed"], cohort["starts"]),
-        "medianSecondsToComplete": sketches.median(
-            row["sketch"] for row in cells.sketches if row["kind"] == sketches.SECONDS
-        ),
+        "medianSecondsToComplete": sketches.median(_sketches(cells.cohorts, "seconds")),
     }
 
 
@@ -48,16 +44,16 @@ def steps(cells: Cells, flow: Flow) -> list[dict[str, Any]]:
     """Of each step, in order; steps without events are there with zeros."""
     found = []
     for step in flow.steps:
-        events = _sum((r for r in cells.counts if r["step_id"] == step.step_id), COUNTS)
-        cohort = _sum((r for r in cells.cohort_steps if r["step_id"] == step.step_id), ("sessions", "dropped"))
+        of_step = [row for row in cells.counts if row["step_id"] == step.step_id]
+        cohort = _sum(of_step, ("sessions", "dropped"))
         found.append(
             {
                 "stepId": step.step_id,
                 "position": step.position,
                 "name": step.name,
-                **events,
+                **_sum(of_step, COUNTS),
                 "sessions": cohort["sessions"],
-                "uniqueUsers": _users(cells.sketches, step.step_id),
+                "uniqueUsers": sketches.count_users(_sketches(of_step, "users")),
                 "dropOff": cohort["dropped"],
                 "dropOffRate": _rate(cohort["dropped"], cohort["sessions"]),
             }
@@ -103,14 +99,12 @@ def split(rows: Iterable[Row], intervals: Sequence[Interval]) -> list[list[Row]]
 def custom_events(cells: Cells) -> list[dict[str, Any]]:
     """Custom events that name this flow or none, the most frequent first."""
     counts: Counter[str] = Counter()
+    of_name: dict[str, list[Row]] = defaultdict(list)
     for row in cells.custom_events:
         counts[row["name"]] += row["events"]
-    users: dict[str, list[bytes]] = {}
-    for row in cells.sketches:
-        if row["kind"] == sketches.CUSTOM:
-            users.setdefault(row["subject"], []).append(row["sketch"])
+        of_name[row["name"]].append(row)
     return [
-        {"name": name, "count": count, "uniqueUsers": sketches.count_users(users.get(name, []))}
+        {"name": name, "count": count, "uniqueUsers": sketches.count_users(_sketches(of_name[name], "users"))}
         for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
 
@@ -137,7 +131,8 @@ def document(
 
 
 def _flow_numbers(cells: Cells) -> dict[str, int]:
-    whole = _sum((row for row in cells.counts if row["step_id"] == NO_STEP), COUNTS)
+    of_flow = [row for row in cells.counts if row["step_id"] == NO_STEP]
+    whole = _sum(of_flow, COUNTS)
     anywhere = _sum(cells.counts, COUNTS)
     cohort = _sum(cells.cohorts, ("sessions", "starts"))
     return {
@@ -147,14 +142,12 @@ def _flow_numbers(cells: Cells) -> dict[str, int]:
         "dismissals": anywhere["dismissals"],
         "skips": anywhere["skips"],
         "sessions": cohort["sessions"],
-        "uniqueUsers": _users(cells.sketches, NO_STEP),
+        "uniqueUsers": sketches.count_users(_sketches(of_flow, "users")),
     }
 
 
-def _users(rows: Iterable[Row], subject: str) -> int:
-    return sketches.count_users(
-        row["sketch"] for row in rows if row["kind"] == sketches.USERS and row["subject"] == subject
-    )
+def _sketches(rows: Iterable[Row], name: str) -> Iterator[bytes]:
+    return (row[name] for row in rows if row[name] is not None)
 
 
 def _sum(rows: Iterable[Row], names: Sequence[str]) -> dict[str, int]:

@@ -126,8 +126,6 @@ class Reader:
         return Cells(
             counts=cells(t.counts, flows=[flow.flow_id]),
             cohorts=cells(t.cohorts, flows=[flow.flow_id]),
-            cohort_steps=cells(t.cohort_steps, flows=[flow.flow_id]),
-            sketches=cells(t.sketches, flows=flows),
             custom_events=cells(t.custom_events, flows=custom) if custom else [],
         )
 

@@ -5,19 +5,19 @@ thousand users), a KLL of k = 350 a rank error of 0.8 %. Changing either changes
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 # datasketches imports numpy, and its OpenBLAS starts a thread a core, for algebra that nobody does here.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import sqlalchemy as sa
 from datasketches import hll_sketch, hll_union, kll_floats_sketch, tgt_hll_type
+
+from schemas.tables import SKETCHES
 
 LG_K = 14
 KLL_K = 350
-
-USERS = "users"
-CUSTOM = "custom"
-SECONDS = "seconds"
 
 
 def add_users(stored: bytes | None, users: Iterable[str]) -> bytes:
@@ -47,11 +47,14 @@ def median(stored: Iterable[bytes]) -> float | None:
     return None if merged.is_empty() else float(merged.get_quantile(0.5))
 
 
-def together(kind: str, stored: Iterable[bytes]) -> bytes:
-    """The sketch of all that these sketches of one kind hold, one or more."""
-    if kind == SECONDS:
-        return bytes(_seconds(stored).serialize())
+def users_together(stored: Iterable[bytes]) -> bytes:
+    """The sketch of the users of all these sketches, one or more."""
     return bytes(_users(stored).get_result(tgt_hll_type.HLL_8).serialize_compact())
+
+
+def seconds_together(stored: Iterable[bytes]) -> bytes:
+    """The sketch of the durations of all these sketches, one or more."""
+    return bytes(_seconds(stored).serialize())
 
 
 def _users(stored: Iterable[bytes]) -> hll_union:
@@ -66,3 +69,19 @@ def _seconds(stored: Iterable[bytes]) -> kll_floats_sketch:
     for data in stored:
         merged.merge(kll_floats_sketch.deserialize(data))
     return merged
+
+
+class Kind(NamedTuple):
+    """What is done with the sketches of one kind."""
+
+    add: Callable[[bytes | None, Iterable[Any]], bytes]
+    together: Callable[[Iterable[bytes]], bytes]
+
+
+_KINDS = {"users": Kind(add_users, users_together), "seconds": Kind(add_seconds, seconds_together)}
+
+
+def kind_of(cells: sa.Table) -> Kind:
+    """What the sketches of a table of cells are, by the name of their column."""
+    (name,) = (name for name in SKETCHES if name in cells.c)
+    return _KINDS[name]

@@ -3,6 +3,7 @@
 `organisation_id` leads every primary key, so that the tables distribute by it (Citus) unchanged. What a reader adds
 up stands in *cells*: a `grain` of a quarter of an hour or a UTC day, and the `bucket` it begins at. A quarter, not an
 hour, because time zones such as Asia/Kolkata begin their days at half past, and a cell must not straddle a midnight.
+A cell has counters, which are sums, and a sketch, which merges; null where it holds nothing.
 
 The quarters have every event. A day's cells are their sums, but for `open_days`, whose quarters have more.
 """
@@ -16,6 +17,7 @@ DAY = 86_400
 GRAINS = (QUARTER, DAY)
 NO_STEP = ""  # the cell of the whole flow
 NO_FLOW = ""  # custom events that name no flow
+SKETCHES = ("users", "seconds")  # columns of cells; see schemas/sketches.py
 OTHER_NAMES = "(other)"  # custom events beyond the names an organisation may have
 
 metadata = sa.MetaData()
@@ -32,6 +34,10 @@ def _organisation() -> sa.Column[str]:
 
 def _count(name: str) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+
+
+def _sketch(name: str) -> sa.Column[bytes]:
+    return sa.Column(name, sa.LargeBinary)
 
 
 def _cell(*keys: sa.Column[str]) -> list[sa.Column[str] | sa.Column[int]]:
@@ -166,6 +172,9 @@ counts = sa.Table(
     _count("completions"),
     _count("skips"),
     _count("dismissals"),
+    _count("sessions"),  # of a step, by the bucket of their first view: started sessions that saw it
+    _count("dropped"),  # of them, those that got no further and did not complete
+    _sketch("users"),  # of any event; with no step, of the flow's and of all of its steps'
     **_UPDATED,
 )
 custom_events = sa.Table(
@@ -173,6 +182,7 @@ custom_events = sa.Table(
     metadata,
     *_cell(sa.Column("name", sa.String(255), primary_key=True)),
     _count("events"),
+    _sketch("users"),
     **_UPDATED,
 )
 custom_names = sa.Table(
@@ -189,27 +199,10 @@ cohorts = sa.Table(
     _count("starts"),  # by the bucket of its first view; so are the next two
     _count("completed"),
     _count("dismissed"),
+    _sketch("seconds"),  # from the first view to the completion
     **_UPDATED,
 )
-cohort_steps = sa.Table(
-    "cohort_steps",
-    metadata,
-    *_cell(_step()),
-    _count("sessions"),  # started sessions that saw the step
-    _count("dropped"),  # of them, those that got no further and did not complete
-    **_UPDATED,
-)
-sketches = sa.Table(
-    "sketches",
-    metadata,
-    *_cell(
-        sa.Column("kind", sa.String(8), primary_key=True),  # `users`, `custom` or `seconds`
-        sa.Column("subject", sa.String(255), primary_key=True),  # a step id, an event name, or empty
-    ),
-    sa.Column("sketch", sa.LargeBinary, nullable=False),
-    **_UPDATED,
-)
-CELLS = (counts, custom_events, cohorts, cohort_steps, sketches)
+CELLS = (counts, custom_events, cohorts)
 open_days = sa.Table(
     "open_days",  # of a flow, whose cells of the day are not what its quarters add up to; see backends/store/rollups.py
     metadata,

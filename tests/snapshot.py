@@ -13,7 +13,7 @@ CATALOGUE = {
 }
 PROOF = {"accepted", "forgotten", "pruned"}
 COUNTED = {
-    *("seen", "counts", "custom_events", "custom_names", "cohorts", "cohort_steps", "sketches", "sessions"),
+    *("seen", "counts", "custom_events", "custom_names", "cohorts", "sessions"),
     *("heartbeats", "checklist_progress", "step_fingerprints", "step_health", "step_health_days"),
 }
 
@@ -35,14 +35,12 @@ def _rows(connection: sa.Connection, table: sa.Table) -> Any:
 
 
 def _plain(table: str, row: dict[str, Any]) -> dict[str, Any]:
-    if table == "sketches":
-        stored = row.pop("sketch")
-        if row["kind"] == sketches.SECONDS:
-            sketch = kll_floats_sketch.deserialize(stored)
-            row["seconds"] = {"n": sketch.n, "median": sketches.median([stored])}
-        else:
-            row["users"] = sketches.count_users([stored])
-    elif table == "step_fingerprints":
+    if row.get("users") is not None:
+        row["users"] = sketches.count_users([row["users"]])
+    if row.get("seconds") is not None:
+        sketch = kll_floats_sketch.deserialize(row["seconds"])
+        row["seconds"] = {"n": sketch.n, "median": sketches.median([row["seconds"]])}
+    if table == "step_fingerprints":
         row["fingerprint"] = row["fingerprint"].decode()
     elif table == "offsets":
         del row["processed_through"], row["identity"]  # the log's clock, and its own name for the topic

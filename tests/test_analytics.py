@@ -24,7 +24,7 @@ FLOW = Flow(
     [Step(step, position, f"Step {position}") for position, step in enumerate(STEPS)],
 )
 START = 1_767_225_600  # 2026-01-01
-NOTHING = Cells([], [], [], [])
+NOTHING = Cells([], [])
 
 
 def days(count: int, interval: str = "day") -> Range:
@@ -32,28 +32,23 @@ def days(count: int, interval: str = "day") -> Range:
     return ranges.parse(start, end, interval, None, datetime.fromtimestamp(START, UTC))
 
 
-def counts(step: str = NO_STEP, bucket: int = START, **numbers: int) -> Row:
-    return dict.fromkeys(analytics.COUNTS, 0) | numbers | {"step_id": step, "bucket": bucket}
+def counts(step: str = NO_STEP, bucket: int = START, who: Iterable[str] = (), **numbers: int) -> Row:
+    zeros = dict.fromkeys((*analytics.COUNTS, "sessions", "dropped"), 0)
+    return zeros | numbers | {"step_id": step, "bucket": bucket, "users": users(who)}
 
 
-def cohort(bucket: int = START, **numbers: int) -> Row:
-    return dict.fromkeys(("sessions", "starts", "completed", "dismissed"), 0) | numbers | {"bucket": bucket}
+def cohort(bucket: int = START, took: Iterable[float] = (), **numbers: int) -> Row:
+    zeros = dict.fromkeys(("sessions", "starts", "completed", "dismissed"), 0)
+    seconds = sketches.add_seconds(None, values) if (values := list(took)) else None
+    return zeros | numbers | {"bucket": bucket, "seconds": seconds}
 
 
-def cohort_step(step: str, sessions: int, dropped: int, bucket: int = START) -> Row:
-    return {"step_id": step, "sessions": sessions, "dropped": dropped, "bucket": bucket}
+def custom(name: str, events: int, bucket: int = START, who: Iterable[str] = ()) -> Row:
+    return {"name": name, "events": events, "bucket": bucket, "users": users(who)}
 
 
-def users(*who: str, subject: str = NO_STEP, kind: str = sketches.USERS, bucket: int = START) -> Row:
-    return {"kind": kind, "subject": subject, "sketch": sketches.add_users(None, who), "bucket": bucket}
-
-
-def seconds(*values: float, bucket: int = START) -> Row:
-    return {"kind": sketches.SECONDS, "subject": "", "sketch": sketches.add_seconds(None, values), "bucket": bucket}
-
-
-def custom(name: str, events: int, bucket: int = START) -> Row:
-    return {"name": name, "events": events, "bucket": bucket}
+def users(who: Iterable[str]) -> bytes | None:
+    return sketches.add_users(None, people) if (people := list(who)) else None
 
 
 # Totals
@@ -103,13 +98,14 @@ def test_sessions_that_never_started_make_no_rate() -> None:
 
 def test_a_user_in_several_cells_is_one_user() -> None:
     cells = NOTHING._replace(
-        sketches=[
-            users("u:ada", "u:bob", bucket=START),
-            users("u:bob", "a:carl", bucket=START + QUARTER),
-            users("u:dora", subject=STEPS[0]),
-            users("u:emil", kind=sketches.CUSTOM),
-            seconds(1.0, 2.0),
-        ]
+        counts=[
+            counts(bucket=START, who=["u:ada", "u:bob"]),
+            counts(bucket=START + QUARTER, who=["u:bob", "a:carl"]),
+            counts(STEPS[0], who=["u:dora"]),
+            counts(bucket=START + 2 * QUARTER),
+        ],
+        cohorts=[cohort(took=[1.0, 2.0])],
+        custom_events=[custom("invited", 1, who=["u:emil"])],
     )
     assert analytics.totals(cells)["uniqueUsers"] == 3
 
@@ -119,7 +115,7 @@ def test_a_user_in_several_cells_is_one_user() -> None:
     [([[7.5]], 7.5), ([[1.0, 2.0], [30.0]], 2.0), ([[9.0], [1.0], [5.0], [7.0], [3.0]], 5.0), ([[0.0], [0.0]], 0.0)],
 )
 def test_the_median_is_of_all_cells_together(durations: list[list[float]], median: float) -> None:
-    cells = NOTHING._replace(sketches=[users("u:ada"), *(seconds(*values) for values in durations)])
+    cells = NOTHING._replace(counts=[counts(who=["u:ada"])], cohorts=[cohort(), *(cohort(took=d) for d in durations)])
     assert analytics.totals(cells)["medianSecondsToComplete"] == median
 
 
@@ -128,9 +124,11 @@ def test_the_median_is_of_all_cells_together(durations: list[list[float]], media
 
 def test_steps_come_in_order_with_zeros_where_nothing_happened() -> None:
     cells = NOTHING._replace(
-        counts=[counts(views=9), counts(STEPS[1], views=3, completions=2, skips=1), counts(STEPS[1], dismissals=4)],
-        cohort_steps=[cohort_step(STEPS[1], 8, 1), cohort_step(STEPS[1], 4, 2)],
-        sketches=[users("u:ada", subject=STEPS[1]), users("u:bob")],
+        counts=[
+            counts(views=9, who=["u:bob"]),
+            counts(STEPS[1], views=3, completions=2, skips=1, sessions=8, dropped=1),
+            counts(STEPS[1], dismissals=4, sessions=4, dropped=2, who=["u:ada"]),
+        ]
     )
     assert analytics.steps(cells, FLOW) == [
         {
@@ -164,7 +162,7 @@ def test_steps_come_in_order_with_zeros_where_nothing_happened() -> None:
 
 def test_a_step_that_the_flow_no_longer_has_is_not_listed_but_what_left_there_still_left() -> None:
     gone = "55555555-5555-4555-8555-555555555555"
-    cells = NOTHING._replace(counts=[counts(gone, dismissals=2)], cohort_steps=[cohort_step(gone, 2, 2)])
+    cells = NOTHING._replace(counts=[counts(gone, dismissals=2, sessions=2, dropped=2)])
     assert [step["stepId"] for step in analytics.steps(cells, FLOW)] == STEPS
     assert analytics.totals(cells)["dismissals"] == 2
 
@@ -191,13 +189,14 @@ def read_from(cells: Cells, asked: list[list[Interval]] | None = None) -> analyt
 def test_each_interval_has_what_happened_in_it() -> None:
     cells = NOTHING._replace(
         counts=[
-            counts(bucket=START, views=1),
+            counts(bucket=START, views=1, who=["u:ada"]),
             counts(bucket=START + DAY - QUARTER, views=2),
             counts(STEPS[0], bucket=START + DAY, views=4, skips=1),
+            counts(bucket=START + DAY, who=["u:ada"]),
+            counts(bucket=START + DAY + QUARTER, who=["u:bob"]),
             counts(bucket=START + 3 * DAY - QUARTER, views=8),
         ],
         cohorts=[cohort(START + 2 * DAY, sessions=3, starts=2)],
-        sketches=[users("u:ada"), users("u:ada", bucket=START + DAY), users("u:bob", bucket=START + DAY + QUARTER)],
     )
     found = analytics.series(days(3), read_from(cells))
     assert [point["start"] for point in found] == [f"2026-01-0{day}T00:00:00+00:00" for day in (1, 2, 3)]
@@ -228,11 +227,10 @@ def test_rows_are_split_by_interval_whatever_their_order() -> None:
 
 def test_custom_events_come_most_frequent_first_with_their_users() -> None:
     cells = NOTHING._replace(
-        custom_events=[custom("b", 2), custom("a", 1), custom("c", 1), custom("a", 1), custom("=evil", 9)],
-        sketches=[
-            users("u:ada", subject="a", kind=sketches.CUSTOM),
-            users("u:ada", "u:bob", subject="a", kind=sketches.CUSTOM),
-            users("u:carl", subject="b"),
+        counts=[counts(who=["u:carl"])],
+        custom_events=[
+            *(custom("b", 2), custom("c", 1), custom("=evil", 9)),
+            *(custom("a", 1, who=["u:ada"]), custom("a", 1, who=["u:ada", "u:bob"])),
         ],
     )
     assert analytics.custom_events(cells) == [
@@ -288,15 +286,13 @@ def drawn_cells(draw: st.DrawFn) -> Cells:
             bucket, sessions=starts, starts=starts, completed=min(starts, completed), dismissed=min(starts, dismissed)
         )
 
-    def step_of(step: str, sessions: int, dropped: int, bucket: int) -> Row:
-        return cohort_step(step, sessions, min(sessions, dropped), bucket)
+    def counts_of(sessions: int, dropped: int, **others: Any) -> Row:
+        return counts(sessions=sessions, dropped=min(sessions, dropped), **others)
 
     numbers = {name: SMALL for name in analytics.COUNTS}
     return Cells(
-        some(st.builds(counts, subjects, BUCKETS, **numbers)),
+        some(st.builds(counts_of, SMALL, SMALL, step=subjects, bucket=BUCKETS, who=st.lists(WHO), **numbers)),
         some(st.builds(cohort_of, BUCKETS, SMALL, SMALL, SMALL)),
-        some(st.builds(step_of, st.sampled_from(STEPS), SMALL, SMALL, BUCKETS)),
-        some(st.builds(lambda who, s, b: users(*who, subject=s, bucket=b), st.lists(WHO), subjects, BUCKETS)),
         some(st.builds(custom, st.sampled_from(["a", "b", "c"]), SMALL, BUCKETS)),
     )
 

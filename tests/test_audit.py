@@ -246,7 +246,7 @@ ROWS: list[tuple[sa.Table, dict[str, int] | None, str]] = [
     (t.custom_events, {"events": 17}, "events in the cells of 900 s"),
     (t.cohorts, {"sessions": 17}, "sessions in the cells of 900 s"),
     (t.cohorts, {"starts": 17}, "starts in the cells"),
-    (t.cohort_steps, {"sessions": 17}, "sessions of steps in the cells"),
+    (t.counts, {"sessions": 17}, "sessions of steps in the cells"),
     (t.sessions, None, "sessions in the cells"),
 ]
 

@@ -227,7 +227,7 @@ def test_a_session_that_an_event_does_not_change_is_not_written_again(engine: sa
     written: list[str] = []
 
     def note(connection: object, cursor: object, statement: str, *_: object) -> None:
-        written.extend(name for name in ("sessions", "cohort_steps") if f"INSERT INTO {name} " in statement)
+        written.extend(name for name in ("sessions", "cohorts") if f"INSERT INTO {name} " in statement)
 
     def send(kind: str, step: str) -> list[str]:
         fields = {"flow": flow.flow_id, "session": "s", "user": "1" * 64, "time": NOW - MINUTE}
@@ -236,10 +236,10 @@ def test_a_session_that_an_event_does_not_change_is_not_written_again(engine: sa
         return list(written)
 
     sa.event.listen(engine, "before_cursor_execute", note)
-    assert send("view", first) == ["sessions", "cohort_steps"]
+    assert send("view", first) == ["sessions", "cohorts"]
     assert send("complete", first) == []
-    assert send("view", second) == ["sessions", "cohort_steps"]
-    assert send("dismiss", second) == ["sessions"]
+    assert send("view", second) == ["sessions"]
+    assert send("dismiss", second) == ["sessions", "cohorts"]
     assert send("dismiss", second) == []
 
 

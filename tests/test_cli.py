@@ -210,7 +210,7 @@ def test_importing_again_keeps_publication_and_counts(zenstep: Zenstep, engine: 
     before = Catalog(engine).flow(organisation, FLOW)
     cell = (organisation, FLOW, t.DAY, 0, STEPS[0])
     with Counting(engine).transaction() as counting:
-        counting.add(t.counts, {cell: (5, 0, 0, 0)})
+        counting.add(t.counts, {cell: (5, 0, 0, 0, 0, 0)})
     zenstep("flow", "import", zenstep.file(flow_file("Renamed", steps=1)), "--org", organisation)
     after = Catalog(engine).flow(organisation, FLOW)
     assert before is not None

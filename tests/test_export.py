@@ -42,7 +42,7 @@ HEADER = [
     *("start", "stepPosition", "stepId", "stepName"),
     *("views", "completions", "skips", "dismissals", "sessions", "uniqueUsers", "dropOff", "dropOffRate"),
 ]
-NOTHING = Cells([], [], [], [])
+NOTHING = Cells([], [])
 
 
 def flow(name: str = "Flow", *steps: str) -> Flow:

@@ -235,8 +235,8 @@ def test_a_day_that_cannot_be_summed_up_stays_open_and_the_others_are_closed(eng
         lines = [envelope(organisation, event(flow=flow.flow_id, user="1" * 64))]
         apply(engine, log.record(*lines), batches=Batches(engine, clock=at(0)))
     with engine.begin() as connection:
-        theirs = t.sketches.c.flow_id == broken.flow_id
-        connection.execute(t.sketches.update().where(theirs).values(sketch=b"no sketch"))
+        theirs = t.counts.c.flow_id == broken.flow_id
+        connection.execute(t.counts.update().where(theirs).values(users=b"no sketch"))
     failed = REGISTRY.get_sample_value("zenstep_day_errors_total") or 0
     for _ in range(3):  # whichever comes first
         Closer(engine, clock=at(1)).close_days()

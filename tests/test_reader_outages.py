@@ -91,7 +91,7 @@ def test_a_fault_of_ours_is_a_500_that_tells_nothing(
     client: httpx.Client, world: World, export: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with world.engine.begin() as connection:
-        connection.execute(t.sketches.update().values(sketch=b"no sketch"))
+        connection.execute(t.counts.update().values(users=b"no sketch"))
     found = client.get(path(world.flow, export), params=RANGE, headers=bearer())
     assert (found.status_code, found.content) == (500, b'{"error":"Internal server error"}')
     assert found.headers["content-type"] == "application/json"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from itertools import groupby
 from operator import attrgetter, or_
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
@@ -27,7 +27,7 @@ from workers import accounting, clock, items, small
 from workers.accounting import Written
 from workers.bisect import AllFail, Failed, bisect
 from workers.days import add_days, days_of
-from workers.fold import fold, merged
+from workers.fold import Cell, fold, merged
 from workers.forgetting import Forgotten, strangers
 from workers.items import Item, Rejection
 from workers.limit import Limit, TooMuchPoison
@@ -221,6 +221,14 @@ def _admitted(transaction: Transaction, new: list[Item]) -> set[tuple[str, str]]
     return transaction.admit_names(wanted, CUSTOM_NAMES) if wanted else set()
 
 
+def _add_many(transaction: Transaction, table: sa.Table, values: Mapping[Cell, Any]) -> Mapping[Cell, Any]:
+    """Adds to a table's sketches, so many at a time, since one may have 32 KiB. Returns the last so many."""
+    *more, last = [dict(part) for part in chunks(list(values.items()), SKETCH_ROWS)] or [{}]
+    for part in more:
+        transaction.add(table, {}, merged(table, part, transaction.sketches(table, part)))
+    return last
+
+
 def _count(transaction: Transaction, new: list[Item], named: Named, today: int) -> None:
     sessions = by_session(new)
     folded = fold(new, sessions, transaction.sessions(sessions), named.positions, _admitted(transaction, new))
@@ -229,18 +237,12 @@ def _count(transaction: Transaction, new: list[Item], named: Named, today: int) 
     if not days <= still_open:
         add_days(folded, still_open)
     left = small.fold(new)
-    # So many at a time, since one may have 32 KiB.
-    *more, last = [dict(part) for part in chunks(list(folded.sketches.items()), SKETCH_ROWS)] or [{}]
-    for part in more:
-        transaction.save_sketches(merged(part, transaction.sketches(part)))
-    stored = transaction.sketches(last)
+    left_over = {table: _add_many(transaction, table, added.values) for table, added in folded.cells.items()}
+    stored = {table: transaction.sketches(table, values) for table, values in left_over.items()}
     with transaction.pipelined():
         transaction.save_sessions(folded.sessions)
-        transaction.add(t.counts, folded.counts)
-        transaction.add(t.custom_events, folded.custom_events)
-        transaction.add(t.cohorts, folded.cohorts)
-        transaction.add(t.cohort_steps, folded.cohort_steps)
-        transaction.save_sketches(merged(last, stored))
+        for table, values in left_over.items():
+            transaction.add(table, folded.cells[table].counters, merged(table, values, stored[table]))
         for table, rows in left.latest.items():
             transaction.keep_latest(table, [rows[key] for key in sorted(rows)])
         transaction.add(t.step_health_days, left.health)

@@ -5,12 +5,10 @@ That halves the rows of most batches, since most events are of today.
 """
 
 from collections.abc import Callable, Mapping, Set
-from operator import add, or_
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from schemas import sketches
 from schemas.tables import DAY
-from workers.fold import KIND, Cell, Folded, Users
+from workers.fold import Cell, Folded
 
 Day = tuple[str, str, int]
 """Organisation, flow, and the epoch second at which the UTC day begins."""
@@ -20,20 +18,20 @@ V = TypeVar("V")
 
 def days_of(folded: Folded) -> set[Day]:
     """Those that a batch adds to."""
-    tables = (folded.counts, folded.custom_events, folded.cohorts, folded.cohort_steps, folded.sketches)
-    return {_day(cell) for cells in tables for cell in cells}
+    return {_day(cell) for added in folded.cells.values() for cells in added for cell in cells}
 
 
 def add_days(folded: Folded, still_open: Set[Day]) -> None:
     """Adds the cells of the days that are not open."""
-    for cells in (folded.counts, folded.custom_events, folded.cohorts, folded.cohort_steps):
-        days = _days(cells, still_open, lambda some, more: [a + b for a, b in zip(some, more, strict=True)])
-        cells |= {cell: added for cell, added in days.items() if any(added)}
-    people: dict[Cell, Users] = {}
-    seconds: dict[Cell, list[float]] = {}
-    for cell, added in folded.sketches.items():
-        (seconds if cell[KIND] == sketches.SECONDS else people)[cell] = added
-    folded.sketches |= _days(people, still_open, or_) | _days(seconds, still_open, add)
+    for added in folded.cells.values():
+        days = _days(added.counters, still_open, lambda some, more: [a + b for a, b in zip(some, more, strict=True)])
+        added.counters.update({cell: sums for cell, sums in days.items() if any(sums)})
+        added.values.update(_days(added.values, still_open, _together))
+
+
+def _together(some: Any, more: Any) -> Any:
+    """Users, or seconds."""
+    return some | more if isinstance(some, dict) else some + more
 
 
 def _day(cell: Cell) -> Day:

@@ -86,7 +86,7 @@ def _books(connection: sa.Connection, organisation: str | None) -> Books:
         custom_events=_cells(connection, t.custom_events, organisation, "events"),
         cohort_sessions=_cells(connection, t.cohorts, organisation, "sessions"),
         cohort_starts=_cells(connection, t.cohorts, organisation, "starts"),
-        cohort_steps=_cells(connection, t.cohort_steps, organisation, "sessions"),
+        cohort_steps=_cells(connection, t.counts, organisation, "sessions"),
     )
 
 

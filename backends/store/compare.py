@@ -11,11 +11,10 @@ import sqlalchemy as sa
 
 from backends.store.queries import is_open
 from backends.store.rebuild import WRITTEN, Tables
-from schemas import sketches
 from schemas import tables as t
 
 _LEFT_OUT = {
-    t.sketches: {"sketch"},  # of the same values they may differ in their bytes
+    **{cells: set(t.SKETCHES) for cells in t.CELLS},  # of the same values they may differ in their bytes
     t.sessions: {"timed"},
     t.offsets: {"processed_through", "identity"},
     t.rejected: {"replayed_at"},
@@ -61,6 +60,7 @@ class _Pair:
         self._dropped = dropped
         keys = {column.name for column in table.primary_key}
         self._counters = [c.name for c in table.columns if c.name not in keys and c.server_default is not None]
+        self._users = [column.name for column in table.columns if column.name == "users"]
         self._compared = [c.name for c in table.columns if c.name not in _LEFT_OUT.get(table, set())]
 
     def difference(self, pruned: int) -> Difference:
@@ -77,7 +77,9 @@ class _Pair:
 
     def _only(self, here: sa.Table, there: sa.Table) -> int:
         mine, theirs = (
-            sa.select(*(_value(side.c[name]) for name in self._compared)).where(*self._kept(side))
+            sa.select(
+                *(_value(side.c[name]) for name in self._compared), *(side.c[name].is_(None) for name in self._users)
+            ).where(*self._kept(side))
             for side in (here, there)
         )
         rows = sa.select(sa.func.count()).select_from(mine.except_(theirs).subquery())
@@ -89,10 +91,10 @@ class _Pair:
         kept: list[sa.ColumnElement[bool]] = []
         if self._table in t.CELLS:
             kept = [sa.or_(side.c.grain != t.DAY, ~is_open(side, days)) for days in self._open_days]
-        if self._table is t.sketches:
-            return [*kept, side.c.kind != sketches.SECONDS]
         if self._counters:
-            kept.append(sa.or_(*(side.c[name] != 0 for name in self._counters)))
+            used = [side.c[name] != 0 for name in self._counters]
+            used += [side.c[name].is_not(None) for name in self._users]
+            kept.append(sa.or_(*used))
         return kept
 
 

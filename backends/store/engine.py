@@ -178,7 +178,7 @@ def _sqlite(url: str) -> sa.Engine:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
-        connection.create_function("unhex", 1, bytes.fromhex, deterministic=True)  # SQLite's own is of 3.41
+        connection.create_function("unhex", 1, _unhex, deterministic=True)  # SQLite's own is of 3.41
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -208,3 +208,7 @@ def insert_of(dialect: str, table: sa.Table) -> "sa.dialects.postgresql.Insert":
     from sqlalchemy.dialects import sqlite
 
     return sqlite.insert(table)  # type: ignore[return-value]
+
+
+def _unhex(value: str | None) -> bytes | None:
+    return None if value is None else bytes.fromhex(value)

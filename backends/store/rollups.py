@@ -8,8 +8,10 @@ import sqlalchemy as sa
 from backends.store import statements
 from backends.store.counting import Transaction
 from backends.store.engine import insert_of, read_only
-from schemas import sketches
 from schemas import tables as t
+from schemas.sketches import kind_of
+
+_OF_DAY = ("grain", "bucket")
 
 
 class Rollups:
@@ -35,9 +37,8 @@ class Rollups:
             if connection.execute(t.open_days.delete().where(*where)).rowcount == 0:
                 return False
             for table in t.CELLS:
-                if table is not t.sketches:
-                    connection.execute(_sum(connection.dialect.name, table, organisation, flow, day))
-            _merge(connection, organisation, flow, day)
+                connection.execute(_sum(connection.dialect.name, table, organisation, flow, day))
+                _merge(connection, table, organisation, flow, day)
             return True
 
 
@@ -49,9 +50,9 @@ def _quarters(table: sa.Table, organisation: str, flow: str, day: int) -> list[s
 
 def _sum(dialect: str, table: sa.Table, organisation: str, flow: str, day: int) -> sa.Insert:
     keys, counters = statements.keys(table), statements.counters(table)
-    of_day = {"grain": sa.literal(t.DAY), "bucket": sa.literal(day, sa.BigInteger)}
+    of_day = dict(zip(_OF_DAY, (sa.literal(t.DAY), sa.literal(day, sa.BigInteger)), strict=True))
     whose = [table.c[name] for name in keys if name not in of_day]
-    picked = [of_day[name] if name in of_day else table.c[name] for name in keys]
+    picked = [of_day.get(name, table.c[name]) for name in keys]
     # PostgreSQL sums whole numbers into a decimal one.
     sums = [sa.cast(sa.func.sum(table.c[name]), sa.BigInteger) for name in counters]
     rows = sa.select(*picked, *sums).where(*_quarters(table, organisation, flow, day)).group_by(*whose)
@@ -59,15 +60,15 @@ def _sum(dialect: str, table: sa.Table, organisation: str, flow: str, day: int) 
     return new.on_conflict_do_update(index_elements=list(keys), set_={name: new.excluded[name] for name in counters})
 
 
-def _merge(connection: sa.Connection, organisation: str, flow: str, day: int) -> None:
-    """A subject's sketches at a time: each may have 16 KiB, and a day has 96 quarters."""
-    c = t.sketches.c
-    where = _quarters(t.sketches, organisation, flow, day)
-    subjects = connection.execute(sa.select(c.kind, c.subject).where(*where).distinct().order_by(c.kind, c.subject))
-    for kind, subject in subjects.all():
-        found = sa.select(c.sketch).where(*where, c.kind == kind, c.subject == subject).order_by(c.bucket)
-        merged = sketches.together(kind, connection.execute(found).scalars())
-        key = {"organisation_id": organisation, "flow_id": flow, "grain": t.DAY, "bucket": day}
-        new = insert_of(connection.dialect.name, t.sketches).values(**key, kind=kind, subject=subject, sketch=merged)
-        names = list(statements.keys(t.sketches))
-        connection.execute(new.on_conflict_do_update(index_elements=names, set_={"sketch": new.excluded.sketch}))
+def _merge(connection: sa.Connection, table: sa.Table, organisation: str, flow: str, day: int) -> None:
+    """Into the day's cells, which are there. One at a time: each sketch may have 16 KiB, and a day has 96 quarters."""
+    (name,) = statements.sketch(table)
+    c, together = table.c, kind_of(table).together
+    quarters = [*_quarters(table, organisation, flow, day), c[name].is_not(None)]
+    others = [c[key] for key in statements.keys(table) if key not in _OF_DAY]
+    for which in connection.execute(sa.select(*others).where(*quarters).distinct().order_by(*others)).all():
+        same = [column == value for column, value in zip(others, which, strict=True)]
+        found = sa.select(c[name]).where(*quarters, *same).order_by(c.bucket)
+        merged = together(connection.execute(found).scalars())
+        of_day = (c.grain == t.DAY, c.bucket == day, *same)
+        connection.execute(table.update().where(*of_day).values({name: merged}))

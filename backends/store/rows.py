@@ -88,8 +88,12 @@ def _documents(values: Iterable[Any]) -> str:
     return _texts([orjson.dumps(value).decode() for value in values])
 
 
-def _bytes(values: Iterable[bytes]) -> str:
-    return '{"' + '","'.join(["\\\\x" + value.hex() for value in values]) + '"}'
+def _bytes(values: Iterable[bytes | None]) -> str:
+    return f"{{{','.join(['NULL' if value is None else _hex(value) for value in values])}}}"
+
+
+def _hex(value: bytes) -> str:
+    return f'"\\\\x{value.hex()}"'
 
 
 _TEXT = (sa.Text(), _texts)  # not VARCHAR(n): a cast would cut what is too long, where an INSERT refuses it

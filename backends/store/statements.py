@@ -24,8 +24,13 @@ def keys(table: sa.Table) -> Names:
 
 
 def counters(table: sa.Table) -> Names:
-    """Of a table of cells: all but the key."""
-    return tuple(column.name for column in table.c if not column.primary_key)
+    """Of a table of cells: all but the key and the sketch."""
+    return tuple(column.name for column in table.c if not column.primary_key and column.name not in t.SKETCHES)
+
+
+def sketch(table: sa.Table) -> Names:
+    """The column of a table of cells that holds a sketch; none where it has counters alone."""
+    return tuple(column.name for column in table.c if column.name in t.SKETCHES)
 
 
 @cache
@@ -113,10 +118,11 @@ def replace(dialect: str, table: sa.Table, names: Names) -> sa.Insert:
 
 @cache
 def add(dialect: str, table: sa.Table) -> sa.Insert:
-    """Adds to the counters of a table of cells."""
-    new = insert(dialect, table, keys(table) + counters(table))
+    """Adds to the counters of a table of cells, and puts a sketch, where one is given, in place of the one there."""
+    new = insert(dialect, table, keys(table) + counters(table) + sketch(table))
     sums = {name: table.c[name] + new.excluded[name] for name in counters(table)}
-    return new.on_conflict_do_update(index_elements=list(keys(table)), set_=sums)
+    kept = {name: sa.func.coalesce(new.excluded[name], table.c[name]) for name in sketch(table)}
+    return new.on_conflict_do_update(index_elements=list(keys(table)), set_=sums | kept)
 
 
 @cache

@@ -16,6 +16,10 @@ from backends.store.engine import copy, pipelined
 from backends.store.rows import Columns, chunks, parameters, seen_rows
 from schemas import tables as t
 
+Key = tuple[Any, ...]
+"""The primary key of a table, in its order."""
+
+_NO_SKETCHES: Mapping[Key, bytes] = {}
 CAREFUL_BATCHES = 20  # after one with a duplicate; a batch that hoped in vain is entered twice
 
 
@@ -227,22 +231,26 @@ class Transaction:
         rows = [(*key, *row) for key, row in sessions.items()]
         self._execute(statement, statements.columns(t.sessions, names), rows)
 
-    def add(self, table: sa.Table, deltas: Mapping[tuple[Any, ...], Sequence[int]]) -> None:
-        """Adds to the counters of a table of cells. A key is the table's primary key, in its order."""
-        names = statements.keys(table) + statements.counters(table)
-        rows = [(*key, *delta) for key, delta in deltas.items()]
-        self._execute(statements.add(self._dialect, table), statements.columns(table, names), rows)
+    def sketches(self, table: sa.Table, wanted: Iterable[Key]) -> dict[Key, bytes]:
+        """The sketches of those of these cells that have one."""
+        keys = statements.keys(table)
+        found = self._found(table, keys, keys + statements.sketch(table), list(wanted))
+        return {tuple(row[:-1]): row[-1] for row in found if row[-1] is not None}
 
-    def sketches(self, wanted: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], bytes]:
-        """Those of these that are there. A key is the table's primary key."""
-        keys = statements.keys(t.sketches)
-        return {tuple(row[:-1]): row[-1] for row in self._found(t.sketches, keys, (*keys, "sketch"), list(wanted))}
-
-    def save_sketches(self, sketches: Mapping[tuple[Any, ...], bytes]) -> None:
-        """Enters or replaces."""
-        names = (*statements.keys(t.sketches), "sketch")
-        statement = statements.replace(self._dialect, t.sketches, names)
-        self._execute(statement, statements.columns(t.sketches, names), [(*key, one) for key, one in sketches.items()])
+    def add(
+        self, table: sa.Table, deltas: Mapping[Key, Sequence[int]], sketches: Mapping[Key, bytes] = _NO_SKETCHES
+    ) -> None:
+        """Adds to the counters of cells; those that have a sketch here have it replaced."""
+        keys, counters, sketch = statements.keys(table), statements.counters(table), statements.sketch(table)
+        rows: list[tuple[Any, ...]]
+        if sketch:
+            nothing = [0] * len(counters)
+            rows = [(*key, *delta, sketches.get(key)) for key, delta in deltas.items()]
+            rows += [(*key, *nothing, one) for key, one in sketches.items() if key not in deltas]
+        else:
+            rows = [(*key, *delta) for key, delta in deltas.items()]
+        columns = statements.columns(table, keys + counters + sketch)
+        self._execute(statements.add(self._dialect, table), columns, rows)
 
     def reject(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Sets aside what can never be counted, with where it stood."""
