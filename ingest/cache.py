@@ -7,13 +7,14 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
 from ingest.answers import unavailable
+from ingest.renewal import Renewal
 from service.counts import LoopCounter
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ STORE_ERRORS = (sa.exc.DBAPIError, sa.exc.TimeoutError)
 """Whatever the store answers that is not an answer, missing tables included: nothing is known."""
 
 V = TypeVar("V")
+T = TypeVar("T")
 
 
 class _Known(NamedTuple, Generic[V]):
@@ -30,11 +32,11 @@ class _Known(NamedTuple, Generic[V]):
 
 
 class _Answer(NamedTuple, Generic[V]):
-    value: V | None
+    value: V
 
 
 class _Flight(NamedTuple, Generic[V]):
-    task: "asyncio.Task[_Answer[V] | None]"
+    task: "asyncio.Task[_Answer[V | None] | None]"
     started: float
 
 
@@ -45,6 +47,9 @@ class ReadThrough(Generic[V]):
     known one goes on while the store is away, `patience` those that a request waits for a look-up, `pause` those
     without look-ups after a failure. `size` bounds the known keys, each by its `weight`, and the number of unknown
     ones, apart from them, so that guessing cannot push the known ones out. `lookups` counts by what answered.
+
+    A known key that is asked for `renew` seconds after its look-up or later is looked up anew by `lookup_all`, together
+    with others and while it is still fresh, so that nobody waits for it.
     """
 
     def __init__(
@@ -52,6 +57,8 @@ class ReadThrough(Generic[V]):
         lookup: Callable[[str], Awaitable[V | None]],
         lookups: LoopCounter,
         size: int,
+        lookup_all: Callable[[list[str]], Awaitable[Mapping[str, V]]] | None = None,
+        renew: float = inf,
         flights: int = 1_000,
         fresh: float = 20.0,
         negative: float = 5.0,
@@ -65,6 +72,9 @@ class ReadThrough(Generic[V]):
         self._lookups = lookups
         self._cached = lookups.labels("cached")
         self._size = size
+        self._lookup_all = lookup_all
+        self._renew = renew
+        self._renewal = Renewal(self._renew_all)
         self._flights = flights
         self._fresh = fresh
         self._negative = negative
@@ -82,8 +92,13 @@ class ReadThrough(Generic[V]):
     def at_hand(self, key: str, fresh: float | None = None) -> V | None:
         """What is known and fresh, which nobody need wait for."""
         known = self._known.get(key)
-        if known is None or self._clock() - known.at >= (self._fresh if fresh is None else fresh):
+        if known is None:
             return None
+        age = self._clock() - known.at
+        if age >= (self._fresh if fresh is None else fresh):
+            return None
+        if age >= self._renew:
+            self._renewal.add(key)
         self._cached.inc()
         self._known.move_to_end(key)
         return known.value
@@ -105,7 +120,7 @@ class ReadThrough(Generic[V]):
         self._lookups.labels("stale").inc()
         return known.value
 
-    async def _answer(self, key: str) -> _Answer[V] | None:
+    async def _answer(self, key: str) -> _Answer[V | None] | None:
         """The store's, where it has one within the patience. A client that goes away takes it from nobody else."""
         flight = self._in_flight.get(key) or self._ask(key)
         if flight is None:
@@ -121,19 +136,41 @@ class ReadThrough(Generic[V]):
         flight = self._in_flight[key] = _Flight(asyncio.ensure_future(self._fetch(key)), self._clock())
         return flight
 
-    async def _fetch(self, key: str) -> _Answer[V] | None:
+    async def _fetch(self, key: str) -> _Answer[V | None] | None:
         asked_at = self._clock()  # a slow answer is as old as its question
         try:
-            found = await self._lookup(key)
+            found = await self._answered(self._lookup(key))
+        finally:
+            del self._in_flight[key]
+        if found is not None:
+            self._learn(key, found.value, asked_at)
+        return found
+
+    async def _renew_all(self, keys: Collection[str]) -> None:
+        asked_at = self._clock()
+        if self._lookup_all is None or asked_at < self._away_until:
+            return
+        old = [key for key in keys if key in self._known and asked_at - self._known[key].at >= self._renew]
+        found = await self._answered(self._lookup_all(old)) if old else None
+        if found is not None:
+            for key in old:
+                self._learn(key, found.value.get(key), asked_at)
+
+    async def _answered(self, question: Awaitable[T]) -> _Answer[T] | None:
+        """None where the store has no answer."""
+        try:
+            return _Answer(await question)
         except STORE_ERRORS:
             self._away_until = self._clock() + self._pause
             self._lookups.labels("store_away").inc()
-            return None
         except Exception:
             log.exception("look-up failed")
-            return None
-        finally:
-            del self._in_flight[key]
+        return None
+
+    def _learn(self, key: str, found: V | None, asked_at: float) -> None:
+        known = self._known.get(key)
+        if known is not None and known.at > asked_at:  # from a question that was put later
+            return
         self._forget(key)
         if found is not None:
             self._lookups.labels("found").inc()
@@ -147,7 +184,6 @@ class ReadThrough(Generic[V]):
             self._forget(next(iter(self._known)))
         while len(self._unknown) > self._size:
             self._unknown.popitem(last=False)
-        return _Answer(found)
 
     def _forget(self, key: str) -> None:
         known = self._known.pop(key, None)

@@ -8,7 +8,7 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from backends.store.catalog import Key
+from backends.store.keys import Key
 from ingest import answers, cors
 from ingest.answers import Refusal
 from ingest.body import ClientGone, body_at_hand, read_body

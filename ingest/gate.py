@@ -4,7 +4,7 @@ import msgspec
 from starlette.types import Scope
 
 from backends.limits import Limiter
-from backends.store.catalog import Key
+from backends.store.keys import Key
 from ingest.answers import Refusal
 from ingest.keys import KeyCache, find_key
 from schemas.limits import STRANGERS, Verdict, bucket_key, stranger_key

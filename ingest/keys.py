@@ -5,11 +5,11 @@ one that was not is a 503, since a 401 would tell a browser to give its events u
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from urllib.parse import parse_qs
 
-from backends.store.catalog import Key
+from backends.store.keys import Key
 from ingest.answers import unauthorized
 from ingest.cache import ReadThrough
 from schemas.ids import is_snippet_key, key_digest
@@ -32,7 +32,7 @@ def find_key(headers: list[tuple[bytes, bytes]], query: bytes) -> str:
     return key
 
 
-@lru_cache(4_096)
+@lru_cache(16_384)
 def _bearer(header: bytes) -> str:
     """The key in it, else ""."""
     scheme, _, credential = header.decode("latin-1").partition(" ")
@@ -52,23 +52,33 @@ def _from_query(query: bytes) -> str:
 
 
 class KeyCache(ReadThrough[Key]):
-    """Keys by what they are; the store is asked for their digest. Known ones stay known while it is away."""
+    """Keys by what they are; the store is asked for their digests. Known ones stay known while it is away."""
 
     def __init__(
         self,
-        lookup: Callable[[str], Awaitable[Key | None]],
+        lookup: Callable[[list[str]], Awaitable[Mapping[str, Key]]],
         size: int = 100_000,
         flights: int = 1_000,
         fresh: float = 20.0,
+        renew: float = 10.0,
         negative: float = 5.0,
         patience: float = 2.0,
         pause: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        async def lookup_all(keys: list[str]) -> dict[str, Key]:
+            key_of = {key_digest(key): key for key in keys}
+            return {key_of[digest]: found for digest, found in (await lookup(list(key_of))).items()}
+
+        async def lookup_one(key: str) -> Key | None:
+            return (await lookup_all([key])).get(key)
+
         super().__init__(
-            lambda key: lookup(key_digest(key)),
+            lookup_one,
             metrics.key_lookups,
             size=size,
+            lookup_all=lookup_all,
+            renew=renew,
             flights=flights,
             fresh=fresh,
             negative=negative,

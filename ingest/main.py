@@ -15,8 +15,9 @@ from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from backends.limits import Limiter, open_limits
-from backends.store.catalog import Catalog, CatalogError, Key
+from backends.store.catalog import Catalog, CatalogError
 from backends.store.engine import open_engine, ping
+from backends.store.keys import Key
 from backends.store.small import SmallReads
 from ingest.app import Edge, not_found_route
 from ingest.decode import UserHasher
@@ -52,7 +53,7 @@ class EdgeService:
         self._refused = Refused(self._outbound.refused, hasher)
         self._limiter = Limiter(open_limits(settings.limits_url, metrics.limits_away.inc))
         clients = Clients(settings.require("user_hash_secret"), networks(settings.trusted_proxies))
-        gate = Gate(KeyCache(self._find_key), self._limiter, clients)
+        gate = Gate(KeyCache(self._find_keys), self._limiter, clients)
         flows = FlowCache(self._find_flows)
         events, small = self._outbound.events, self._outbound.small
         edge = Edge(gate, hasher, events, small, self._refused, flows, SmallReads(engine), StoreReads(self._reading))
@@ -79,8 +80,8 @@ class EdgeService:
             for threads in (self._threads, self._reading):
                 threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _find_key(self, digest: str) -> Key | None:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._catalog.find_key, digest)
+    async def _find_keys(self, digests: list[str]) -> dict[str, Key]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._catalog.find_keys, digests)
 
     async def _find_flows(self, organisation: str) -> Flows | None:
         def found() -> Flows | None:

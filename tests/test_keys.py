@@ -10,10 +10,16 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.store.catalog import Key
+from backends.store.catalog import Catalog
+from backends.store.engine import open_engine
+from backends.store.keys import Key
 from ingest.answers import Refusal
+from ingest.cache import ReadThrough
 from ingest.keys import KeyCache, find_key
 from schemas.ids import key_digest
+from schemas.limits import LIMITS
+from schemas.privacy import Privacy
+from service import metrics
 
 KEY = "aB3" + "x" * 29
 OTHER = "o" * 32
@@ -92,17 +98,21 @@ class Store:
 
     def __init__(self, **keys: Key) -> None:
         self.keys = {key_digest(key): found for key, found in keys.items()}
-        self.asked: list[str] = []
+        self.questions: list[list[str]] = []
         self.away: Exception | None = None
         self.go = asyncio.Event()
         self.go.set()
 
-    async def find(self, digest: str) -> Key | None:
-        self.asked.append(digest)
+    @property
+    def asked(self) -> list[str]:
+        return [digest for question in self.questions for digest in question]
+
+    async def find(self, digests: list[str]) -> dict[str, Key]:
+        self.questions.append(digests)
         await self.go.wait()
         if self.away is not None:
             raise self.away
-        return self.keys.get(digest)
+        return {digest: self.keys[digest] for digest in digests if digest in self.keys}
 
 
 class Clock:
@@ -130,7 +140,7 @@ def scenario(run: Scenario) -> Callable[[], None]:
 
 
 def cache_of(store: Store, clock: Clock, size: int = 10, flights: int = 10, patience: float = 30) -> KeyCache:
-    return KeyCache(store.find, size, flights, fresh=20, negative=5, patience=patience, pause=1, clock=clock)
+    return KeyCache(store.find, size, flights, 20, renew=10, negative=5, patience=patience, pause=1, clock=clock)
 
 
 async def until(done: Callable[[], bool]) -> None:
@@ -181,6 +191,90 @@ async def test_a_revoked_key_is_gone_within_thirty_seconds(store: Store, clock: 
     clock.now += 6
     with unavailable():
         await cache.resolve(KEY)  # and the store's absence does not bring it back
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that are due wait for no others."""
+    monkeypatch.setattr("ingest.renewal.SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
+@scenario
+async def test_keys_in_use_are_looked_up_together_before_anybody_has_to_wait(store: Store, clock: Clock) -> None:
+    third = "t" * 32
+    store.keys |= {key_digest(OTHER): HERE, key_digest(third): HERE}
+    cache = cache_of(store, clock)
+    for key in (KEY, OTHER, third):
+        await cache.resolve(key)
+    clock.now += 10.1
+    assert [cache.at_hand(key) for key in (KEY, OTHER, KEY)] == [HERE] * 3
+    await until(lambda: len(store.questions) == 4)
+    assert sorted(store.questions[-1]) == sorted(map(key_digest, (KEY, OTHER)))
+    clock.now += 9.95
+    await until(lambda: cache.at_hand(KEY) == cache.at_hand(OTHER) == HERE)
+    assert cache.at_hand(third) is None, "nobody asked for it"
+    assert len(store.questions) == 4, "what is new is not asked for"
+
+
+@pytest.mark.usefixtures("at_once")
+@scenario
+async def test_a_revoked_key_is_gone_when_it_is_looked_up_ahead_of_time(store: Store, clock: Clock) -> None:
+    cache = cache_of(store, clock)
+    await cache.resolve(KEY)
+    store.keys.clear()
+    clock.now += 10.1
+    await until(lambda: cache.at_hand(KEY) is None)
+    with unauthorized():
+        await cache.resolve(KEY)
+    assert len(store.questions) == 2
+
+
+@pytest.mark.usefixtures("at_once")
+@scenario
+async def test_a_store_that_is_away_when_keys_are_due_takes_none_from_anybody(store: Store, clock: Clock) -> None:
+    cache = cache_of(store, clock)
+    await cache.resolve(KEY)
+    store.away = AWAY
+    clock.now += 10.1
+    assert cache.at_hand(KEY) == HERE
+    await until(lambda: len(store.questions) == 2)
+    for _ in range(20):
+        assert await cache.resolve(KEY) == HERE
+        await asyncio.sleep(0)
+    assert len(store.questions) == 2, "it is left alone for a moment"
+    store.away = None
+    clock.now += 1.1
+    assert cache.at_hand(KEY) == HERE
+    await until(lambda: len(store.questions) == 3)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_an_answer_to_an_earlier_question_changes_nothing() -> None:
+    async def situation() -> None:
+        clock, slow = Clock(), asyncio.Event()
+        asked: list[list[str]] = []
+
+        async def lookup(key: str) -> str:
+            return f"at {clock.now:.0f}"
+
+        async def lookup_all(keys: list[str]) -> dict[str, str]:
+            asked.append(keys)
+            await slow.wait()
+            return dict.fromkeys(keys, "long ago")
+
+        cache: ReadThrough[str] = ReadThrough(lookup, metrics.key_lookups, 10, lookup_all, renew=10, clock=clock)
+        assert await cache.get("k") == "at 1000"
+        clock.now = 1010
+        assert await cache.get("k") == "at 1000"
+        await until(lambda: asked == [["k"]])
+        clock.now = 1020
+        assert await cache.get("k") == "at 1020"
+        slow.set()
+        await until(lambda: cache._renewal._task is None)
+        assert cache.at_hand("k") == "at 1020"
+
+    asyncio.run(asyncio.wait_for(situation(), 30))
 
 
 @scenario
@@ -305,3 +399,27 @@ def test_a_fault_of_the_look_up_is_logged_and_not_taken_for_an_answer(caplog: py
 
     run()
     assert "look-up failed" in caplog.text
+
+
+# The store
+
+
+def test_the_store_tells_many_keys_apart_each_with_what_its_organisation_has_of_its_own(store_url: str) -> None:
+    engine = open_engine(store_url)
+    catalog = Catalog(engine)
+    plain, own, revoked = (catalog.create_organisation(name) for name in ("Plain", "Own", "Revoked"))
+    keys = {name: catalog.create_key(of, env) for name, of, env in (("p", plain, None), ("o", own, "test"))}
+    second, gone = catalog.create_key(own, None), catalog.create_key(revoked, None)
+    catalog.set_limit(own, "events", 7)
+    catalog.set_limit(own, "flows", 8)
+    catalog.set_privacy(own, Privacy("drop", "anonymous"))
+    catalog.revoke_key(gone)
+    digests = [key_digest(key) for key in (keys["p"], keys["o"], second, gone, "u" * 32)]
+    limits = LIMITS | {"events": 7, "flows": 8}
+    assert catalog.find_keys(digests) == {
+        digests[0]: Key(plain),
+        digests[1]: Key(own, "test", limits, Privacy("drop", "anonymous")),
+        digests[2]: Key(own, None, limits, Privacy("drop", "anonymous")),
+    }
+    assert catalog.find_keys([]) == {}
+    engine.dispose()

@@ -4,13 +4,15 @@ import secrets
 import string
 import time
 import uuid
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from backends.store.engine import read_only, upsert
+from backends.store.keys import Key, find_keys
+from backends.store.rows import chunks
 from schemas import tables as t
 from schemas.ids import KEY_LENGTH, key_digest
 from schemas.limits import LIMITS
@@ -22,15 +24,6 @@ _ALPHABET = string.ascii_letters + string.digits
 
 class CatalogError(Exception):
     """What was asked cannot be done; the message is for the person who asked."""
-
-
-class Key(NamedTuple):
-    """What a valid snippet key stands for."""
-
-    organisation: str
-    environment: str | None = None
-    limits: Mapping[str, int] = LIMITS
-    privacy: Privacy = Privacy()
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -161,15 +154,15 @@ class Catalog:
 
     def find_key(self, digest: str) -> Key | None:
         """What the key with this digest stands for; None where it is unknown or revoked."""
-        k, p = t.snippet_keys.c, t.organisation_privacy.c
-        joined = t.snippet_keys.outerjoin(t.organisation_privacy, k.organisation_id == p.organisation_id)
-        query = sa.select(k.organisation_id, k.environment, p.gpc, p.dnt).select_from(joined)
+        return self.find_keys([digest]).get(digest)
+
+    def find_keys(self, digests: Sequence[str]) -> dict[str, Key]:
+        """What the keys with these digests stand for, without those that are unknown or revoked."""
+        found: dict[str, Key] = {}
         with self._reading.begin() as connection:
-            row = connection.execute(query.where(k.key_digest == digest, k.revoked_at.is_(None))).first()
-            if row is None:
-                return None
-            limits = _limits(connection, row.organisation_id)
-        return Key(row.organisation_id, row.environment, limits, Privacy(row.gpc, row.dnt) if row.gpc else Privacy())
+            for part in chunks(digests):
+                found |= find_keys(connection, part)
+        return found
 
     # What an organisation has of its own
 
