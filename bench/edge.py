@@ -58,7 +58,7 @@ def measure(load: Load, names: Sequence[str], times: Times) -> Measured:
         pairs = []
         if times.latency and {OURS, OURS_TWO} <= by_name.keys():
             most = middle(found[OURS]).rate
-            pairs = doubled(place, by_name[OURS], by_name[OURS_TWO], load, most, times.latency / 2, times.rounds)
+            pairs = doubled(place, by_name[OURS], by_name[OURS_TWO], load, most, times.latency / 2)
     return Measured(load, found, latencies, pairs)
 
 

@@ -14,6 +14,7 @@ CONNECTIONS = 64
 CLIENTS = 256
 """Connections where requests come at a rate: more than are ever out, unless the server falls behind."""
 DOUBLED_SHARE = 0.35
+DOUBLED_ROUNDS = 3
 
 
 class Load(NamedTuple):
@@ -76,7 +77,7 @@ def at_rate(world: World, subject: Subject, load: Load, share: float, saturation
 
 
 def doubled(
-    world: World, one: Subject, two: Subject, load: Load, saturation: float, seconds: float, number: int
+    world: World, one: Subject, two: Subject, load: Load, saturation: float, seconds: float
 ) -> list[tuple[Latency, Latency]]:
     """In turns, one process at a rate and two at twice that: each has as much to do as the one.
 
@@ -87,7 +88,7 @@ def doubled(
             at_rate(world, one, load, DOUBLED_SHARE, saturation, seconds),
             at_rate(world, two, load, DOUBLED_SHARE, 2 * saturation, seconds),
         )
-        for _ in range(number)
+        for _ in range(DOUBLED_ROUNDS)
     ]
 
 
