@@ -221,6 +221,21 @@ def test_custom_names_beyond_the_bound_are_counted_together(engine: sa.Engine) -
     assert (counts[t.OTHER_NAMES], counts[names[0]]) == (5, 2)
 
 
+def test_more_sketches_than_are_read_at_once_are_each_added_to(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.batch.SKETCH_ROWS", 2)
+    organisation, [flow] = make_flows(engine, [5])
+    log = Partitions()
+    for n in range(2):
+        fields = {"flow": flow.flow_id, "session": f"s{n}", "user": f"{n:064x}", "time": NOW - MINUTE}
+        apply(engine, log.record(envelope(organisation, *(event(step=s.step_id, **fields) for s in flow.steps))))
+    start = NOW // DAY * DAY
+    found = analytics(engine, flow, chosen_range(start, start + DAY))
+    assert [(s["views"], s["uniqueUsers"], s["sessions"]) for s in found["steps"]] == [(2, 2, 2)] * 5
+    assert found["totals"]["uniqueUsers"] == 2
+
+
 def test_a_session_that_an_event_does_not_change_is_not_written_again(engine: sa.Engine) -> None:
     organisation, [flow] = make_flows(engine, [2])
     log, first, second = Partitions(), flow.steps[0].step_id, flow.steps[1].step_id

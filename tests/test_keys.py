@@ -208,9 +208,13 @@ async def test_keys_in_use_are_looked_up_together_before_anybody_has_to_wait(sto
     for key in (KEY, OTHER, third):
         await cache.resolve(key)
     clock.now += 10.1
+    store.go.clear()
     assert [cache.at_hand(key) for key in (KEY, OTHER, KEY)] == [HERE] * 3
     await until(lambda: len(store.questions) == 4)
     assert sorted(store.questions[-1]) == sorted(map(key_digest, (KEY, OTHER)))
+    assert cache.at_hand(KEY) == HERE, "nobody waits for the answer"
+    store.go.set()
+    await until(lambda: cache._renewal._task is None)
     clock.now += 9.95
     await until(lambda: cache.at_hand(KEY) == cache.at_hand(OTHER) == HERE)
     assert cache.at_hand(third) is None, "nobody asked for it"

@@ -2,6 +2,7 @@
 
 import gc
 import uuid
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 
 from backends.log import Record, open_admin, open_producer
 from backends.store.engine import open_engine
+from service.garbage import Passed
 from tests.blocking import ORGANISATIONS, holding
 from tests.tenants import PARTITIONS, Tenants
 from tests.working import Working, until, working
@@ -27,6 +29,54 @@ def engine(postgres_url: str) -> Iterator[sa.Engine]:
     opened = open_engine(postgres_url)
     yield opened
     opened.dispose()
+
+
+class Circle:
+    """Held by nothing but itself."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """It looks only where it is told to."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_cycles_hold_is_given_back_after_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.garbage.PASSED_BYTES", 1000)
+    passed = Passed()
+    for _ in range(2):
+        held = weakref.ref(Circle())
+        passed.add(999)
+        assert held() is not None
+        passed.add(1)
+        assert held() is None
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_worker_that_reads_on_and_on_has_the_collector_look(
+    log_url: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.garbage.PASSED_BYTES", 1)
+    topic = f"w.{uuid.uuid4().hex}"
+    with closing(open_admin(log_url)) as admin:
+        admin.create_topic(topic, PARTITIONS, 1)
+    with ExitStack() as stack:
+        producer = open_producer(log_url)
+        stack.callback(producer.close, 5)
+        producer.partitions(topic)
+        tenants = Tenants(engine, producer, topic, number=3)
+        with working(engine, log_url, [topic], "g" + topic):
+            held = weakref.ref(Circle())
+            tenants.send(1)
+            until(tenants.counted)
+            assert held() is None
 
 
 class Polls:

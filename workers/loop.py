@@ -19,6 +19,7 @@ from backends.store.counting import Counting, OffsetMoved
 from backends.store.engine import ENVIRONMENT_ERRORS
 from backends.store.offsets import AnotherTopic, Offsets
 from service import metrics
+from service.garbage import Passed
 from workers import stops
 from workers.batch import Batches, Prepared
 from workers.closer import Closer
@@ -59,6 +60,7 @@ class Worker:
         self._ahead: dict[TopicPartition, int] = {}  # where it will stand when what is being written is
         self._gathered: list[Record] = []
         self._gathered_bytes = 0
+        self._passed = Passed()
         self._reached: dict[TopicPartition, int] = {}
         self._identities: dict[str, str] = {}
         self._lag_at = 0.0
@@ -99,6 +101,7 @@ class Worker:
         # it was called from, and what they hold stays until the collector comes to it.
         try:
             self._gather()
+            self._passed.add(self._gathered_bytes)
             self._pass_on()
         except Exception:
             # Nothing of what was gathered is written: read all of it again, behind what is being written.
