@@ -4,7 +4,7 @@ import gc
 import uuid
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 import sqlalchemy as sa
@@ -29,6 +29,21 @@ def engine(postgres_url: str) -> Iterator[sa.Engine]:
     opened = open_engine(postgres_url)
     yield opened
     opened.dispose()
+
+
+@contextmanager
+def counted_by(engine: sa.Engine, log_url: str) -> Iterator[tuple[Working, Tenants]]:
+    """A worker, and three organisations whose topic it counts."""
+    topic = f"w.{uuid.uuid4().hex}"
+    with closing(open_admin(log_url)) as admin:
+        admin.create_topic(topic, PARTITIONS, 1)
+    with ExitStack() as stack:
+        producer = open_producer(log_url)
+        stack.callback(producer.close, 5)
+        producer.partitions(topic)
+        tenants = Tenants(engine, producer, topic, number=3)
+        with working(engine, log_url, [topic], "g" + topic) as worker:
+            yield worker, tenants
 
 
 class Circle:
@@ -64,19 +79,11 @@ def test_a_worker_that_reads_on_and_on_has_the_collector_look(
     log_url: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.garbage.PASSED_BYTES", 1)
-    topic = f"w.{uuid.uuid4().hex}"
-    with closing(open_admin(log_url)) as admin:
-        admin.create_topic(topic, PARTITIONS, 1)
-    with ExitStack() as stack:
-        producer = open_producer(log_url)
-        stack.callback(producer.close, 5)
-        producer.partitions(topic)
-        tenants = Tenants(engine, producer, topic, number=3)
-        with working(engine, log_url, [topic], "g" + topic):
-            held = weakref.ref(Circle())
-            tenants.send(1)
-            until(tenants.counted)
-            assert held() is None
+    with counted_by(engine, log_url) as (_, tenants):
+        held = weakref.ref(Circle())
+        tenants.send(1)
+        until(tenants.counted)
+        assert held() is None
 
 
 class Polls:
@@ -96,31 +103,23 @@ class Polls:
 def test_a_batch_that_was_gathered_between_polls_in_vain_is_given_back(
     log_url: str, engine: sa.Engine, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    topic = f"w.{uuid.uuid4().hex}"
-    with closing(open_admin(log_url)) as admin:
-        admin.create_topic(topic, PARTITIONS, 1)
-    with ExitStack() as stack:
-        producer = open_producer(log_url)
-        stack.callback(producer.close, 5)
-        producer.partitions(topic)
-        tenants = Tenants(engine, producer, topic, number=3)
-        with working(engine, log_url, [topic], "g" + topic) as worker:
-            tenants.send(1)
+    with counted_by(engine, log_url) as (worker, tenants):
+        tenants.send(1)
+        until(tenants.counted)
+        polls = Polls(worker, monkeypatch)
+        gc.collect()
+        gc.disable()
+        try:
+            with holding(postgres_url, ORGANISATIONS) as held:
+                tenants.send(1)
+                held.reached()
+                before = polls.in_vain
+                until(lambda: polls.in_vain > before + 3)
+                tenants.send(1)
+                until(lambda: worker.worker._gathered)
+                before = polls.in_vain
+                until(lambda: polls.in_vain > before + 3)
             until(tenants.counted)
-            polls = Polls(worker, monkeypatch)
-            gc.collect()
-            gc.disable()
-            try:
-                with holding(postgres_url, ORGANISATIONS) as held:
-                    tenants.send(1)
-                    held.reached()
-                    before = polls.in_vain
-                    until(lambda: polls.in_vain > before + 3)
-                    tenants.send(1)
-                    until(lambda: worker.worker._gathered)
-                    before = polls.in_vain
-                    until(lambda: polls.in_vain > before + 3)
-                until(tenants.counted)
-                until(lambda: not [one for one in gc.get_objects() if isinstance(one, Prepared)], 10)
-            finally:
-                gc.enable()
+            until(lambda: not [one for one in gc.get_objects() if isinstance(one, Prepared)], 10)
+        finally:
+            gc.enable()
