@@ -23,7 +23,6 @@ STORE_ERRORS = (sa.exc.DBAPIError, sa.exc.TimeoutError)
 """Whatever the store answers that is not an answer, missing tables included: nothing is known."""
 
 V = TypeVar("V")
-T = TypeVar("T")
 
 
 class _Known(NamedTuple, Generic[V]):
@@ -31,36 +30,36 @@ class _Known(NamedTuple, Generic[V]):
     at: float
 
 
-class _Answer(NamedTuple, Generic[V]):
-    value: V
+_Answer = Mapping[str, V]
+"""What the store knows of the keys that it was asked for."""
 
 
 class _Flight(NamedTuple, Generic[V]):
-    task: "asyncio.Task[_Answer[V | None] | None]"
+    task: "asyncio.Task[_Answer[V] | None]"
     started: float
 
 
 class ReadThrough(Generic[V]):
     """One look-up in flight per key, a bounded number in all; none for a while after the store failed.
 
+    `lookup` is asked for one key or more, and answers without those that are unknown.
     `fresh` and `negative` are the seconds for which a key counts as known or as unknown, `stale` those for which a
     known one goes on while the store is away, `patience` those that a request waits for a look-up, `pause` those
     without look-ups after a failure. `size` bounds the known keys, each by its `weight`, and the number of unknown
     ones, apart from them, so that guessing cannot push the known ones out. `lookups` counts by what answered.
 
-    A known key that is asked for `renew` seconds after its look-up or later is looked up anew by `lookup_all`, together
-    with others and while it is still fresh, so that nobody waits for it.
+    A known key that is asked for `renew` seconds after its look-up or later is looked up anew together with others,
+    while it is still fresh, so that nobody waits for it.
     """
 
     def __init__(
         self,
-        lookup: Callable[[str], Awaitable[V | None]],
+        lookup: Callable[[list[str]], Awaitable[Mapping[str, V]]],
         lookups: LoopCounter,
         size: int,
-        lookup_all: Callable[[list[str]], Awaitable[Mapping[str, V]]] | None = None,
-        renew: float = inf,
         flights: int = 1_000,
         fresh: float = 20.0,
+        renew: float = inf,
         negative: float = 5.0,
         stale: float = inf,
         patience: float = 2.0,
@@ -72,7 +71,6 @@ class ReadThrough(Generic[V]):
         self._lookups = lookups
         self._cached = lookups.labels("cached")
         self._size = size
-        self._lookup_all = lookup_all
         self._renew = renew
         self._renewal = Renewal(self._renew_all)
         self._flights = flights
@@ -114,13 +112,13 @@ class ReadThrough(Generic[V]):
         known = self._known.get(key)
         answer = await self._answer(key)
         if answer is not None:
-            return answer.value
+            return answer.get(key)
         if known is None or self._clock() - known.at >= (self._stale if stale is None else stale):
             raise unavailable("store_away")
         self._lookups.labels("stale").inc()
         return known.value
 
-    async def _answer(self, key: str) -> _Answer[V | None] | None:
+    async def _answer(self, key: str) -> _Answer[V] | None:
         """The store's, where it has one within the patience. A client that goes away takes it from nobody else."""
         flight = self._in_flight.get(key) or self._ask(key)
         if flight is None:
@@ -136,36 +134,33 @@ class ReadThrough(Generic[V]):
         flight = self._in_flight[key] = _Flight(asyncio.ensure_future(self._fetch(key)), self._clock())
         return flight
 
-    async def _fetch(self, key: str) -> _Answer[V | None] | None:
-        asked_at = self._clock()  # a slow answer is as old as its question
+    async def _fetch(self, key: str) -> _Answer[V] | None:
         try:
-            found = await self._answered(self._lookup(key))
+            return await self._look_up([key])
         finally:
             del self._in_flight[key]
-        if found is not None:
-            self._learn(key, found.value, asked_at)
-        return found
 
     async def _renew_all(self, keys: Collection[str]) -> None:
-        asked_at = self._clock()
-        if self._lookup_all is None or asked_at < self._away_until:
-            return
-        old = [key for key in keys if key in self._known and asked_at - self._known[key].at >= self._renew]
-        found = await self._answered(self._lookup_all(old)) if old else None
-        if found is not None:
-            for key in old:
-                self._learn(key, found.value.get(key), asked_at)
+        now = self._clock()
+        old = [key for key in keys if key in self._known and now - self._known[key].at >= self._renew]
+        if old and now >= self._away_until:
+            await self._look_up(old)
 
-    async def _answered(self, question: Awaitable[T]) -> _Answer[T] | None:
+    async def _look_up(self, keys: list[str]) -> _Answer[V] | None:
         """None where the store has no answer."""
+        asked_at = self._clock()  # a slow answer is as old as its question
         try:
-            return _Answer(await question)
+            found = await self._lookup(keys)
         except STORE_ERRORS:
             self._away_until = self._clock() + self._pause
             self._lookups.labels("store_away").inc()
+            return None
         except Exception:
             log.exception("look-up failed")
-        return None
+            return None
+        for key in keys:
+            self._learn(key, found.get(key), asked_at)
+        return found
 
     def _learn(self, key: str, found: V | None, asked_at: float) -> None:
         known = self._known.get(key)

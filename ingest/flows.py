@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -90,7 +90,9 @@ class FlowCache(ReadThrough[Flows]):
     """
 
     def __init__(
-        self, lookup: Callable[[str], Awaitable[Flows | None]], clock: Callable[[], float] = time.monotonic
+        self,
+        lookup: Callable[[list[str]], Awaitable[Mapping[str, Flows]]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
             lookup,

@@ -66,21 +66,17 @@ class KeyCache(ReadThrough[Key]):
         pause: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        async def lookup_all(keys: list[str]) -> dict[str, Key]:
+        async def of_keys(keys: list[str]) -> dict[str, Key]:
             key_of = {key_digest(key): key for key in keys}
             return {key_of[digest]: found for digest, found in (await lookup(list(key_of))).items()}
 
-        async def lookup_one(key: str) -> Key | None:
-            return (await lookup_all([key])).get(key)
-
         super().__init__(
-            lookup_one,
+            of_keys,
             metrics.key_lookups,
             size=size,
-            lookup_all=lookup_all,
-            renew=renew,
             flights=flights,
             fresh=fresh,
+            renew=renew,
             negative=negative,
             patience=patience,
             pause=pause,

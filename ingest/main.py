@@ -5,7 +5,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -83,12 +83,13 @@ class EdgeService:
     async def _find_keys(self, digests: list[str]) -> dict[str, Key]:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._catalog.find_keys, digests)
 
-    async def _find_flows(self, organisation: str) -> Flows | None:
-        def found() -> Flows | None:
-            try:
-                return written_out(self._catalog.flows_of(organisation))
-            except CatalogError:  # an organisation that is no more
-                return None
+    async def _find_flows(self, organisations: list[str]) -> dict[str, Flows]:
+        def found() -> dict[str, Flows]:
+            flows = {}
+            for organisation in organisations:
+                with suppress(CatalogError):  # one that is no more
+                    flows[organisation] = written_out(self._catalog.flows_of(organisation))
+            return flows
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, found)
 

@@ -123,12 +123,12 @@ class Store:
         self.asked = 0
         self.away = False
 
-    async def find(self, organisation: str) -> Flows:
+    async def find(self, organisations: list[str]) -> dict[str, Flows]:
         self.asked += 1
         await asyncio.sleep(0)
         if self.away:
             raise sa.exc.OperationalError("SELECT", {}, Exception("away"))
-        return written_out(self.flows)
+        return {organisation: written_out(self.flows) for organisation in organisations}
 
 
 class Clock:
