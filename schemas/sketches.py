@@ -14,7 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import sqlalchemy as sa
 from datasketches import hll_sketch, hll_union, kll_floats_sketch, tgt_hll_type
 
-from schemas.tables import SKETCHES
+from schemas.tables import sketch_of
 
 LG_K = 14
 KLL_K = 350
@@ -83,5 +83,5 @@ _KINDS = {"users": Kind(add_users, users_together), "seconds": Kind(add_seconds,
 
 def kind_of(cells: sa.Table) -> Kind:
     """What the sketches of a table of cells are, by the name of their column."""
-    (name,) = (name for name in SKETCHES if name in cells.c)
+    (name,) = sketch_of(cells)
     return _KINDS[name]

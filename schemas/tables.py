@@ -36,6 +36,11 @@ def _count(name: str) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
 
 
+def sketch_of(table: sa.Table) -> tuple[str, ...]:
+    """The name of the column of a table of cells that holds a sketch; none where it has counters alone."""
+    return tuple(name for name in SKETCHES if name in table.c)
+
+
 def _sketch(name: str) -> sa.Column[bytes]:
     return sa.Column(name, sa.LargeBinary)
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from backends.log import TopicPartition, open_admin, open_producer, open_reader
+from backends.store import statements
 from backends.store.catalog import Flow
 from backends.store.compare import Difference
 from backends.store.counting import Counting
@@ -24,7 +25,6 @@ from workers.rebuild import Progress, Rebuild
 
 PARTITIONS = 3
 DAY = 86_400_000
-_NOT_NUMBERS = {"organisation_id", "flow_id", "grain", "bucket", "step_id", "name", "seconds"}
 
 R = TypeVar("R")
 Store = dict[str, list[dict[str, Any]]]
@@ -35,7 +35,8 @@ def numbers(engine: sa.Engine) -> Store:
     store = snapshot(engine)
     for table in t.CELLS:
         rows = [{k: v for k, v in row.items() if k != "seconds"} for row in store[str(table.name)]]
-        store[str(table.name)] = [row for row in rows if any(row[name] for name in row.keys() - _NOT_NUMBERS)]
+        numbers_of = (*statements.counters(table), "users")
+        store[str(table.name)] = [row for row in rows if any(row.get(name) for name in numbers_of)]
     store["sessions"] = [{k: v for k, v in row.items() if k != "timed"} for row in store["sessions"]]
     return store
 

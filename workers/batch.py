@@ -237,11 +237,11 @@ def _count(transaction: Transaction, new: list[Item], named: Named, today: int) 
     if not days <= still_open:
         add_days(folded, still_open)
     left = small.fold(new)
-    left_over = {table: _add_many(transaction, table, added.values) for table, added in folded.cells.items()}
-    stored = {table: transaction.sketches(table, values) for table, values in left_over.items()}
+    unmerged = {table: _add_many(transaction, table, added.values) for table, added in folded.cells.items()}
+    stored = {table: transaction.sketches(table, values) for table, values in unmerged.items()}
     with transaction.pipelined():
         transaction.save_sessions(folded.sessions)
-        for table, values in left_over.items():
+        for table, values in unmerged.items():
             transaction.add(table, folded.cells[table].counters, merged(table, values, stored[table]))
         for table, rows in left.latest.items():
             transaction.keep_latest(table, [rows[key] for key in sorted(rows)])

@@ -62,7 +62,7 @@ def _sum(dialect: str, table: sa.Table, organisation: str, flow: str, day: int) 
 
 def _merge(connection: sa.Connection, table: sa.Table, organisation: str, flow: str, day: int) -> None:
     """Into the day's cells, which are there. One at a time: each sketch may have 16 KiB, and a day has 96 quarters."""
-    (name,) = statements.sketch(table)
+    (name,) = t.sketch_of(table)
     c, together = table.c, kind_of(table).together
     quarters = [*_quarters(table, organisation, flow, day), c[name].is_not(None)]
     others = [c[key] for key in statements.keys(table) if key not in _OF_DAY]

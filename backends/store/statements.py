@@ -28,11 +28,6 @@ def counters(table: sa.Table) -> Names:
     return tuple(column.name for column in table.c if not column.primary_key and column.name not in t.SKETCHES)
 
 
-def sketch(table: sa.Table) -> Names:
-    """The column of a table of cells that holds a sketch; none where it has counters alone."""
-    return tuple(column.name for column in table.c if column.name in t.SKETCHES)
-
-
 @cache
 def found(dialect: str, table: sa.Table, names: Names, picked: Names) -> sa.Select[Any]:
     """These columns of the rows that are the same as given ones in `names`."""
@@ -119,9 +114,9 @@ def replace(dialect: str, table: sa.Table, names: Names) -> sa.Insert:
 @cache
 def add(dialect: str, table: sa.Table) -> sa.Insert:
     """Adds to the counters of a table of cells, and puts a sketch, where one is given, in place of the one there."""
-    new = insert(dialect, table, keys(table) + counters(table) + sketch(table))
+    new = insert(dialect, table, keys(table) + counters(table) + t.sketch_of(table))
     sums = {name: table.c[name] + new.excluded[name] for name in counters(table)}
-    kept = {name: sa.func.coalesce(new.excluded[name], table.c[name]) for name in sketch(table)}
+    kept = {name: sa.func.coalesce(new.excluded[name], table.c[name]) for name in t.sketch_of(table)}
     return new.on_conflict_do_update(index_elements=list(keys(table)), set_=sums | kept)
 
 

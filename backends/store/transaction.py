@@ -234,14 +234,14 @@ class Transaction:
     def sketches(self, table: sa.Table, wanted: Iterable[Key]) -> dict[Key, bytes]:
         """The sketches of those of these cells that have one."""
         keys = statements.keys(table)
-        found = self._found(table, keys, keys + statements.sketch(table), list(wanted))
+        found = self._found(table, keys, keys + t.sketch_of(table), list(wanted))
         return {tuple(row[:-1]): row[-1] for row in found if row[-1] is not None}
 
     def add(
         self, table: sa.Table, deltas: Mapping[Key, Sequence[int]], sketches: Mapping[Key, bytes] = _NO_SKETCHES
     ) -> None:
         """Adds to the counters of cells; those that have a sketch here have it replaced."""
-        keys, counters, sketch = statements.keys(table), statements.counters(table), statements.sketch(table)
+        keys, counters, sketch = statements.keys(table), statements.counters(table), t.sketch_of(table)
         rows: list[tuple[Any, ...]]
         if sketch:
             nothing = [0] * len(counters)
