@@ -90,7 +90,7 @@ def _play(console: Console, folder: Path, events: int, seed: int) -> bool:
             answer.raise_for_status()
             _show(console, name, answer.json())
     except httpx.HTTPError as error:
-        raise click.ClickException(f"the system failed: {error or type(error).__name__}") from None
+        raise click.ClickException(f"the system failed: {str(error) or type(error).__name__}") from None
     finally:
         _end(child)
         engine.dispose()
