@@ -1,4 +1,7 @@
-"""One alarm that is set anew all the time: a timer of the event loop a second, not one for each time it is set."""
+"""One alarm that is set anew all the time: a timer of the event loop a second, not one for each time it is set.
+
+A process that stood still for longer than the alarm (its container paused, its disk in the way) first hears what came.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -45,6 +48,16 @@ class Alarm:
 
     def _ring(self) -> None:
         self._timer, self._at = None, inf
+        if self._due == inf:
+            return
+        if self._loop.time() < self._due:
+            self._start(self._due)
+        else:
+            # uvloop comes to its timers before its sockets: where the loop was held up, what came meanwhile, and puts
+            # the alarm off, has not been read. The second of the two calls is behind a look at every socket.
+            self._loop.call_soon(self._loop.call_soon, self._go_off)
+
+    def _go_off(self) -> None:
         if self._due == inf:
             return
         if self._loop.time() < self._due:

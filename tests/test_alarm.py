@@ -12,6 +12,8 @@ class Loop:
     def __init__(self) -> None:
         self.now = 0.0
         self.started = 0
+        self.soon: list[tuple[Callable[..., object], ...]] = []
+        self.sockets: Callable[[], object] | None = None  # what a look at them finds, behind what was ready before
         self._timers: list[tuple[float, Callable[[], object], asyncio.TimerHandle]] = []
 
     def time(self) -> float:
@@ -30,6 +32,15 @@ class Loop:
         for _, then, handle in due:
             if not handle.cancelled():
                 then()
+        while self.soon:
+            ready, self.soon = self.soon, []
+            for call, *arguments in ready:
+                call(*arguments)
+            if self.sockets is not None:
+                self.sockets()
+
+    def call_soon(self, call: Callable[..., object], *arguments: object) -> None:
+        self.soon.append((call, *arguments))
 
 
 def situation(run: Callable[[Loop, Alarm, list[str]], Awaitable[None]]) -> Callable[[], None]:
@@ -85,6 +96,29 @@ async def test_put_off_it_waits_longer(loop: Loop, alarm: Alarm, rung: list[str]
     assert rung == []
     loop.move_to(3)
     assert rung == ["a"]
+
+
+@situation
+async def test_what_came_while_the_loop_stood_still_puts_it_off_though_its_time_is_over(
+    loop: Loop, alarm: Alarm, rung: list[str]
+) -> None:
+    alarm.set(1, lambda: rung.append("a"))
+    loop.sockets = lambda: alarm.put_off(9)
+    loop.move_to(7)
+    loop.sockets = None
+    loop.move_to(8.9)
+    assert rung == []
+    loop.move_to(9)
+    assert rung == ["a"]
+
+
+@situation
+async def test_what_came_while_the_loop_stood_still_can_clear_it(loop: Loop, alarm: Alarm, rung: list[str]) -> None:
+    alarm.set(1, lambda: rung.append("a"))
+    loop.sockets = alarm.clear
+    loop.move_to(7)
+    loop.move_to(20)
+    assert rung == []
 
 
 @situation

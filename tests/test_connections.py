@@ -1,6 +1,8 @@
 """The edge's connections, byte by byte: what is left unread, what never ends, what is no HTTP, and who goes away."""
 
 import gc
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +15,7 @@ from prometheus_client import REGISTRY
 from ingest.body import MAX_BODY_BYTES, read_body
 from service.connections import DISCARD_BYTES, BoundedProtocol
 from service.cycle import Cycle
+from service.fields import Fields
 from service.framing import MAX_HEAD_BYTES, MAX_HEADERS
 from tests import wire
 from tests.edges import EVENTS, HEARTBEAT, UNAUTHORIZED, Running, edge, make_world, read_envelopes, view
@@ -191,6 +194,35 @@ def test_a_request_under_way_is_not_cut_by_the_time_for_its_head(
         assert other.closed()  # so that much time has passed
         connection.send(BODY[-1:])
         assert connection.answer()[0] == 202
+
+
+def test_a_request_that_came_while_the_edge_stood_still_is_answered(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection's time was over before the edge could look, which is no fault of the client."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    def stand_still() -> Fields:
+        monkeypatch.setattr("service.connections.Fields", Fields)
+        reached.set()
+        assert go_on.wait(30)
+        return Fields()
+
+    good = request(f"{EVENTS}?key={running.world.keys[0]}", BODY)
+    monkeypatch.setattr("service.connections.IDLE_SECONDS", 0.05)
+    with connected(running) as connection:
+        with connected(running) as other:
+            connection.send(good)
+            assert connection.answer()[0] == 202
+            over = time.monotonic() + 0.1
+            monkeypatch.setattr("service.connections.Fields", stand_still)
+            other.send(good)
+            assert reached.wait(30)
+            connection.send(good)
+            until(lambda: time.monotonic() > over)
+            go_on.set()
+            assert connection.answer()[0] == other.answer()[0] == 202
+        assert connection.closed()  # for it is idle now
 
 
 @pytest.mark.parametrize("part", [b"x", b"a: b\r\n"], ids=["one header", "many headers"])
