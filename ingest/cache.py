@@ -7,17 +7,20 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
 from ingest.answers import unavailable
-from ingest.renewal import Renewal
+from ingest.together import Together
 from service.counts import LoopCounter
 
 log = logging.getLogger(__name__)
+
+RENEWAL_SECONDS = 1.0
+"""For which those that are to be renewed wait for others."""
 
 STORE_ERRORS = (sa.exc.DBAPIError, sa.exc.TimeoutError)
 """Whatever the store answers that is not an answer, missing tables included: nothing is known."""
@@ -35,14 +38,14 @@ _Answer = Mapping[str, V]
 
 
 class _Flight(NamedTuple, Generic[V]):
-    task: "asyncio.Task[_Answer[V] | None]"
+    answer: "asyncio.Future[_Answer[V] | None]"
     started: float
 
 
 class ReadThrough(Generic[V]):
     """One look-up in flight per key, a bounded number in all; none for a while after the store failed.
 
-    `lookup` is asked for one key or more, and answers without those that are unknown.
+    `lookup` is asked for up to `together` keys, `at_once` times at once, and answers without those that are unknown.
     `fresh` and `negative` are the seconds for which a key counts as known or as unknown, `stale` those for which a
     known one goes on while the store is away, `patience` those that a request waits for a look-up, `pause` those
     without look-ups after a failure. `size` bounds the known keys, each by its `weight`, and the number of unknown
@@ -58,6 +61,8 @@ class ReadThrough(Generic[V]):
         lookups: LoopCounter,
         size: int,
         flights: int = 1_000,
+        at_once: int = 4,
+        together: int = 1,
         fresh: float = 20.0,
         renew: float = inf,
         negative: float = 5.0,
@@ -72,7 +77,8 @@ class ReadThrough(Generic[V]):
         self._cached = lookups.labels("cached")
         self._size = size
         self._renew = renew
-        self._renewal = Renewal(self._renew_all)
+        self._questions = Together(self._fetch, at_once, together)
+        self._renewal = Together(self._renew_all, most=10_000, pause=RENEWAL_SECONDS)
         self._flights = flights
         self._fresh = fresh
         self._negative = negative
@@ -124,23 +130,28 @@ class ReadThrough(Generic[V]):
         if flight is None:
             return None
         left = flight.started + self._patience - self._clock()
-        done, _ = await asyncio.wait([flight.task], timeout=max(0.0, left))
-        return flight.task.result() if done else None
+        done, _ = await asyncio.wait([flight.answer], timeout=max(0.0, left))
+        return flight.answer.result() if done else None
 
     def _ask(self, key: str) -> _Flight[V] | None:
-        """Starts a look-up, unless the store has just failed or too many wait for it."""
+        """Begins a look-up, unless the store has just failed or too many wait for it."""
         if self._clock() < self._away_until or len(self._in_flight) >= self._flights:
             return None
-        flight = self._in_flight[key] = _Flight(asyncio.ensure_future(self._fetch(key)), self._clock())
+        answer = asyncio.get_running_loop().create_future()
+        flight = self._in_flight[key] = _Flight(answer, self._clock())
+        self._questions.add(key)
         return flight
 
-    async def _fetch(self, key: str) -> _Answer[V] | None:
+    async def _fetch(self, keys: list[str]) -> None:
+        answer = None
         try:
-            return await self._look_up([key])
+            if self._clock() >= self._away_until:  # it may have failed others while these waited
+                answer = await self._look_up(keys)
         finally:
-            del self._in_flight[key]
+            for key in keys:
+                self._in_flight.pop(key).answer.set_result(answer)
 
-    async def _renew_all(self, keys: Collection[str]) -> None:
+    async def _renew_all(self, keys: list[str]) -> None:
         now = self._clock()
         old = [key for key in keys if key in self._known and now - self._known[key].at >= self._renew]
         if old and now >= self._away_until:

@@ -75,6 +75,8 @@ class KeyCache(ReadThrough[Key]):
             metrics.key_lookups,
             size=size,
             flights=flights,
+            at_once=2,  # so that one which hangs holds up nobody
+            together=500,
             fresh=fresh,
             renew=renew,
             negative=negative,

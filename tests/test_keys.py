@@ -196,7 +196,7 @@ async def test_a_revoked_key_is_gone_within_thirty_seconds(store: Store, clock: 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys that are due wait for no others."""
-    monkeypatch.setattr("ingest.renewal.SECONDS", 0.0)
+    monkeypatch.setattr("ingest.cache.RENEWAL_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -214,7 +214,7 @@ async def test_keys_in_use_are_looked_up_together_before_anybody_has_to_wait(sto
     assert sorted(store.questions[-1]) == sorted(map(key_digest, (KEY, OTHER)))
     assert cache.at_hand(KEY) == HERE, "nobody waits for the answer"
     store.go.set()
-    await until(lambda: cache._renewal._task is None)
+    await until(lambda: cache._renewal.idle)
     clock.now += 9.95
     await until(lambda: cache.at_hand(KEY) == cache.at_hand(OTHER) == HERE)
     assert cache.at_hand(third) is None, "nobody asked for it"
@@ -274,7 +274,7 @@ def test_an_answer_to_an_earlier_question_changes_nothing() -> None:
         clock.now = 1020
         assert await cache.get("k") == "at 1020"
         slow.set()
-        await until(lambda: cache._renewal._task is None)
+        await until(lambda: cache._renewal.idle)
         assert cache.at_hand("k") == "at 1020"
 
     asyncio.run(asyncio.wait_for(situation(), 30))
@@ -363,9 +363,87 @@ async def test_look_ups_that_hang_are_bounded(store: Store, clock: Clock) -> Non
         with unavailable():
             await cache.resolve(f"{n:032}")
     assert await cache.resolve(KEY) == HERE
-    assert len(store.asked) == 1 + 3
     store.go.set()
     await until(lambda: not cache._in_flight)
+    assert len(store.asked) == 1 + 3
+
+
+@scenario
+async def test_keys_that_come_while_the_store_is_asked_are_looked_up_together(store: Store, clock: Clock) -> None:
+    keys = [f"{n:032}" for n in range(20)]
+    store.keys = {key_digest(key): HERE for key in keys}
+    store.go.clear()
+    cache = cache_of(store, clock, size=100, flights=100)
+    waiting = []
+    for n, key in enumerate(keys):
+        waiting.append(asyncio.create_task(cache.resolve(key)))
+        if n < 2:
+            await until(lambda n=n: len(store.questions) == n + 1)  # type: ignore[misc]
+    await until(lambda: len(cache._in_flight) == 20)
+    assert len(store.questions) == 2, "one that hangs holds up nobody, and two are enough"
+    store.go.set()
+    assert await asyncio.gather(*waiting) == [HERE] * 20
+    assert [len(question) for question in store.questions] == [1, 1, 18]
+    await until(lambda: cache._questions.idle)
+    assert await cache.resolve(keys[0]) == HERE
+    with unauthorized():
+        await cache.resolve(OTHER)  # and who comes when nothing is asked begins anew
+    assert len(store.questions) == 4
+
+
+@scenario
+async def test_more_keys_than_a_question_may_have_are_asked_about_one_question_after_the_other(
+    store: Store, clock: Clock
+) -> None:
+    keys = [f"{n:032}" for n in range(5)]
+    questions = []
+
+    async def lookup(asked: list[str]) -> dict[str, str]:
+        questions.append(asked)
+        return {key: f"of {key}" for key in asked}
+
+    cache: ReadThrough[str] = ReadThrough(lookup, metrics.key_lookups, 10, at_once=1, together=2, clock=clock)
+    assert await asyncio.gather(*map(cache.get, keys)) == [f"of {key}" for key in keys]
+    assert questions == [keys[:2], keys[2:4], keys[4:]]
+
+
+@scenario
+async def test_a_question_that_hangs_holds_up_only_those_it_asks_for(store: Store, clock: Clock) -> None:
+    answered = asyncio.Event()
+
+    async def find(digests: list[str]) -> dict[str, Key]:
+        if key_digest(OTHER) in digests:
+            await answered.wait()
+        return await store.find(digests)
+
+    cache = KeyCache(find, clock=clock)
+    hanging = asyncio.create_task(cache.resolve(OTHER))
+    await until(lambda: bool(cache._in_flight))
+    await asyncio.sleep(0)
+    for n in range(5):
+        with unauthorized():
+            await cache.resolve(f"{n:032}")
+    answered.set()
+    with unauthorized():
+        await hanging
+
+
+@scenario
+async def test_those_that_waited_behind_a_failure_do_not_ask_a_store_that_is_away(store: Store, clock: Clock) -> None:
+    store.away = AWAY
+    store.go.clear()
+    cache = cache_of(store, clock, flights=100)
+    waiting = []
+    for n in range(2):
+        waiting.append(asyncio.create_task(cache.resolve(f"{n:032}")))
+        await until(lambda n=n: len(store.questions) == n + 1)  # type: ignore[misc]
+    waiting += [asyncio.create_task(cache.resolve(f"{n:032}")) for n in range(2, 50)]
+    await until(lambda: len(cache._in_flight) == 50)
+    store.go.set()
+    for task in waiting:
+        with unavailable():
+            await task
+    assert len(store.questions) == 2
 
 
 @scenario
