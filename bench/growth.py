@@ -99,9 +99,9 @@ def run(base: Shape, rounds: int, chosen: Callable[[str], bool]) -> Iterator[tup
 
 
 @click.command()
-@click.option("--events", default=200_000, show_default=True, help="In each topic.")
+@click.option("--events", default=60_000, show_default=True, help="In each topic.")
 @click.option("--job", default="full", show_default=True, type=click.Choice(["bare", "full"]))
-@click.option("--rounds", default=3, show_default=True, help="Runs of each.")
+@click.option("--rounds", default=1, show_default=True, help="Runs of each.")
 @click.option("--only", help="Only tables whose titles hold this text.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON of the run, such as bench/results/growth.json.")
 def main(events: int, job: Job, rounds: int, only: str | None, out: Path | None) -> None:

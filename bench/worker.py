@@ -51,8 +51,8 @@ def table(shape: Shape, found: Mapping[str, Sequence[Figure]]) -> results.Table:
 
 
 @click.command()
-@click.option("--events", default=300_000, show_default=True, help="In each topic.")
-@click.option("--rounds", default=3, show_default=True, help="Runs of each subject, in turns.")
+@click.option("--events", default=200_000, show_default=True, help="In each topic.")
+@click.option("--rounds", default=2, show_default=True, help="Runs of each subject, in turns.")
 @click.option("--job", type=click.Choice(["bare", "full"]), help="Only this one.")
 @click.option("--per-record", type=click.Choice(["1", "10"]), help="Only topics with so many events a record.")
 @click.option("--subject", "names", multiple=True, type=click.Choice([s.name for s in ALL]), help="Only these.")

@@ -14,9 +14,9 @@ def plain(pattern: str) -> str | None:
     return re.sub(r"\\(.)", r"\1", pattern) if _PLAIN.fullmatch(pattern) else None
 
 
-_PATTERNS = [str(entry["pattern"]) for entry in CRAWLER_USER_AGENTS_DATA]
-_TEXTS = [text for text in map(plain, _PATTERNS) if text is not None]
-_OTHERS = re.compile("|".join(pattern for pattern in _PATTERNS if plain(pattern) is None))
+_PATTERNS = {str(entry["pattern"]): plain(str(entry["pattern"])) for entry in CRAWLER_USER_AGENTS_DATA}
+_TEXTS = [text for text in _PATTERNS.values() if text is not None]
+_OTHERS = re.compile("|".join(pattern for pattern, text in _PATTERNS.items() if text is None))
 
 
 def is_crawler(user_agent: str) -> bool:
