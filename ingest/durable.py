@@ -30,7 +30,7 @@ class Durable:
         A line whose fate in the log is not known is spooled too: where the log has it twice, it is counted once.
         """
         try:
-            await self._enqueuer.hand_on(organisation, line, events)
+            await self._enqueuer.put(organisation, line, events)
         except RecordTooLarge:
             raise answers.too_large() from None
         except LogError:

@@ -1,6 +1,6 @@
 """Hands envelopes to the log: those that wait for one partition at the same time share a record.
 
-`Enqueuer.put` returns when the log has acknowledged, and only then: a 2xx after it is a promise that is kept.
+What `Enqueuer.put` returns is done when the log has acknowledged, and only then: a 2xx after it is a promise kept.
 """
 
 import asyncio
@@ -96,14 +96,10 @@ class Enqueuer:
         """Connected, and no partition has failed since it last did what it was asked."""
         return self.connected and not any(breaker.open for breaker in self._breakers.values())
 
-    async def put(self, organisation: str, line: bytes, events: int = 1) -> None:
-        """Raises LogUnavailable where it is not known to be written within the timeout, at once where the partition
-        has failed a moment ago; RecordTooLarge.
+    def put(self, organisation: str, line: bytes, events: int = 1) -> asyncio.Future[None]:
+        """Done when it is written. Raises, or the future does: LogUnavailable where that is not known within the
+        timeout, at once where the partition has failed a moment ago; RecordTooLarge.
         """
-        await self.hand_on(organisation, line, events)
-
-    def hand_on(self, organisation: str, line: bytes, events: int = 1) -> asyncio.Future[None]:
-        """As `put`, for who waits for nothing else. What raises at once raises here, else the future does."""
         if not self._partitions:
             raise LogUnavailable("the log has not answered yet")
         partition = partition_of(organisation, self._partitions)

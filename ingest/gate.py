@@ -36,7 +36,7 @@ class Gate:
             limits = await self.stranger(scope, hits=0 if refusal.status == 503 else 1)
             refusal.headers += limits.headers()
             raise
-        verdict = await self._limiter.verdict(bucket_key(key.organisation, bucket), key.limits[bucket])
+        verdict = await self._limiter.hit(bucket_key(key.organisation, bucket), key.limits[bucket])
         return Admitted(key, _within(verdict))
 
     async def stranger(self, scope: Scope, hits: int = 1) -> Verdict:

@@ -86,7 +86,11 @@ async def produced(log: HeldLog, records: int) -> None:
 
 
 def put(enqueuer: Enqueuer, *lines: bytes, organisation: str = HERE) -> list["asyncio.Task[None]"]:
-    return [asyncio.create_task(enqueuer.put(organisation, line)) for line in lines]
+    return [asyncio.create_task(put_one(enqueuer, line, organisation)) for line in lines]
+
+
+async def put_one(enqueuer: Enqueuer, line: bytes, organisation: str = HERE) -> None:
+    await enqueuer.put(organisation, line)
 
 
 async def outcomes(tasks: list["asyncio.Task[None]"]) -> list[BaseException | None]:
@@ -218,7 +222,7 @@ def test_an_acknowledgement_that_comes_too_late_is_a_503_and_harmless_when_it_co
 def test_before_the_log_has_answered_nothing_is_taken() -> None:
     log = HeldLog()
     with pytest.raises(LogUnavailable):
-        asyncio.run(Enqueuer(log, TOPIC, 30).put(HERE, b"a"))
+        asyncio.run(put_one(Enqueuer(log, TOPIC, 30), b"a"))
     assert log.records == []
 
 

@@ -111,10 +111,14 @@ def test_requests_whose_clients_are_gone_count_and_hold_nobody_up() -> None:
     async def situation() -> None:
         shared = Slow()
         limiter = Limiter(shared)
-        tasks = [asyncio.create_task(limiter.hit("key", 10)) for _ in range(4)]
+
+        async def request() -> Verdict:
+            return await limiter.hit("key", 10)
+
+        tasks = [asyncio.create_task(request()) for _ in range(4)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        late = asyncio.create_task(limiter.hit("key", 10))
+        late = asyncio.create_task(request())
         await asyncio.sleep(0)
         for gone in (tasks[0], tasks[2]):
             gone.cancel()

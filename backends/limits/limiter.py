@@ -42,15 +42,11 @@ class Limiter:
         self._pace = Pace(COMPANY)
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def hit(self, key: str, limit: int, hits: int = 1) -> Verdict:
+    def hit(self, key: str, limit: int, hits: int = 1) -> asyncio.Future[Verdict]:
         """Counts a request against the key's window; with 0 hits, says how that stands.
 
         Of all that is counted in one window, wherever, the first `limit` are within, and no more.
         """
-        return await self.verdict(key, limit, hits)
-
-    def verdict(self, key: str, limit: int, hits: int = 1) -> "asyncio.Future[Verdict]":
-        """As `hit`, for who waits for nothing else."""
         loop = asyncio.get_running_loop()
         verdict: asyncio.Future[Verdict] = loop.create_future()
         self._tick[key].append(_Waiting(limit, hits, verdict))
