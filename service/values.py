@@ -32,7 +32,7 @@ def whole(least: int, most: float = inf) -> Parse:
     """A whole number from the least to the most."""
 
     def parse(value: str) -> int:
-        return _within(_number(int, value, "integer"), least, most)
+        return _within(_number(int, value, "whole number"), least, most)
 
     return parse
 
@@ -43,9 +43,9 @@ def above_zero(most: float = inf) -> Parse:
     def parse(value: str) -> float:
         number = _number(float, value, "number")
         if not isfinite(number):
-            raise ValueError("Input should be a finite number")
+            raise ValueError("must be finite")
         if number <= 0:
-            raise ValueError("Input should be greater than 0")
+            raise ValueError("must be greater than 0")
         return _within(number, 0, most)
 
     return parse
@@ -55,7 +55,7 @@ def one_of(*words: str) -> Parse:
     def parse(value: str) -> str:
         if value not in words:
             *others, last = [f"'{word}'" for word in words]
-            raise ValueError(f"Input should be {', '.join(others)} or {last}")
+            raise ValueError(f"must be {', '.join(others)} or {last}")
         return value
 
     return parse
@@ -102,14 +102,14 @@ def _number(kind: type[N], value: str, name: str) -> N:
     try:
         return kind(value)
     except ValueError:
-        raise ValueError(f"Input should be a valid {name}") from None
+        raise ValueError(f"must be a {name}") from None
 
 
 def _within(number: N, least: float, most: float) -> N:
     if number < least:
-        raise ValueError(f"Input should be greater than or equal to {least}")
+        raise ValueError(f"must be {least} or more")
     if number > most:
-        raise ValueError(f"Input should be less than or equal to {most}")
+        raise ValueError(f"must be {most} or less")
     return number
 
 
