@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 
 from bench import results
 from bench.bodies import Kind
-from bench.edge_measure import Latency, Load, at_rate, doubled, middle, rounds, saturate
+from bench.edge_measure import RATE_ROUNDS, Latency, Load, at_rate, doubled, middle, rounds, saturate
 from bench.edge_subjects import FASTAPI, OURS, OURS_TWO, SUBJECTS, Subject
 from bench.edge_tables import Measured, tables
 from bench.edge_world import World, world
@@ -58,14 +58,17 @@ def measure(load: Load, names: Sequence[str], times: Times) -> Measured:
         pairs = []
         if times.latency and {OURS, OURS_TWO} <= by_name.keys():
             most = middle(found[OURS]).rate
-            pairs = doubled(place, by_name[OURS], by_name[OURS_TWO], load, most, times.latency / 2)
+            pairs = doubled(place, by_name[OURS], by_name[OURS_TWO], load, most, times.latency)
     return Measured(load, found, latencies, pairs)
 
 
 def rates(place: World, subject: Subject, load: Load, saturation: float, times: Times) -> list[Latency]:
     """Warmed up again: while others were measured, keys that it had looked up have grown old."""
     saturate(place, subject, load, times.warm)
-    return [at_rate(place, subject, load, share, saturation, times.latency) for share in SHARES]
+    return [
+        middle([at_rate(place, subject, load, share, saturation, times.latency) for _ in range(RATE_ROUNDS)])
+        for share in SHARES
+    ]
 
 
 @contextmanager
@@ -88,7 +91,7 @@ def show(console: Console, table: results.Table) -> None:
 @click.option("--rounds", "number", default=10, show_default=True, help="Measures of each server, in turns.")
 @click.option("--seconds", default=1.5, show_default=True, help="Of each measure.")
 @click.option("--warm", default=2.0, show_default=True, help="Seconds before the first one.")
-@click.option("--latency", default=8.0, show_default=True, help="Seconds at each rate; 0 leaves the rates out.")
+@click.option("--latency", default=3.0, show_default=True, help="Seconds of a measure at a rate; 0 leaves them out.")
 @click.option("--events", type=click.Choice(["1", "50"]), help="Only bodies of this size.")
 @click.option("--organisations", type=int, help="Only loads with so many.")
 @click.option("--plain", is_flag=True, help="Only bodies that are not compressed.")

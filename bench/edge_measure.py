@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bench.bodies import Kind
 from bench.edge_subjects import Subject
@@ -13,8 +13,9 @@ CONNECTIONS = 64
 """Of each process that serves: on cores of their own, two have as much to do as one each."""
 CLIENTS = 256
 """Connections where requests come at a rate: more than are ever out, unless the server falls behind."""
+RATE_ROUNDS = 3
+"""Measures at a rate: a stop of the machine's, which is in the p99 of one, is not in that of most."""
 DOUBLED_SHARE = 0.35
-DOUBLED_ROUNDS = 3
 
 
 class Load(NamedTuple):
@@ -49,6 +50,9 @@ class Latency(NamedTuple):
     p99: float
     most: float
     cpu: float
+
+
+Figures = TypeVar("Figures", Saturated, Latency)
 
 
 def saturate(world: World, subject: Subject, load: Load, seconds: float) -> Saturated:
@@ -88,7 +92,7 @@ def doubled(
             at_rate(world, one, load, DOUBLED_SHARE, saturation, seconds),
             at_rate(world, two, load, DOUBLED_SHARE, 2 * saturation, seconds),
         )
-        for _ in range(DOUBLED_ROUNDS)
+        for _ in range(RATE_ROUNDS)
     ]
 
 
@@ -105,9 +109,9 @@ def rounds(
     return found
 
 
-def middle(measured: Sequence[Saturated]) -> Saturated:
+def middle(measured: Sequence[Figures]) -> Figures:
     """The median of each figure."""
-    return Saturated(*(median(values) for values in zip(*measured, strict=True)))
+    return type(measured[0])(*(median(values) for values in zip(*measured, strict=True)))
 
 
 def ratio(ours: Sequence[Saturated], other: Sequence[Saturated]) -> float:

@@ -90,7 +90,7 @@ def latencies(found: Sequence[Measured]) -> Table:
     ]
     note = (
         "Open loop: requests come at random at this rate, whatever the server does, and a latency counts from when its "
-        "request was due. The load is a share of the server's own requests/s above."
+        "request was due. The load is a share of the server's own requests/s above. Medians of three measures."
     )
     return table("Latency at a rate", columns, rows, note)
 

@@ -99,7 +99,7 @@ def run(base: Shape, rounds: int, chosen: Callable[[str], bool]) -> Iterator[tup
 
 
 @click.command()
-@click.option("--events", default=60_000, show_default=True, help="In each topic.")
+@click.option("--events", default=200_000, show_default=True, help="In each topic.")
 @click.option("--job", default="full", show_default=True, type=click.Choice(["bare", "full"]))
 @click.option("--rounds", default=1, show_default=True, help="Runs of each.")
 @click.option("--only", help="Only tables whose titles hold this text.")
