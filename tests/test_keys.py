@@ -368,17 +368,22 @@ async def test_look_ups_that_hang_are_bounded(store: Store, clock: Clock) -> Non
     assert len(store.asked) == 1 + 3
 
 
+async def asked_for(store: Store, cache: KeyCache, key: str) -> "asyncio.Task[Key]":
+    """A request whose key the store has been asked for, in a question of its own."""
+    before = len(store.questions)
+    request = asyncio.create_task(cache.resolve(key))
+    await until(lambda: len(store.questions) == before + 1)
+    return request
+
+
 @scenario
 async def test_keys_that_come_while_the_store_is_asked_are_looked_up_together(store: Store, clock: Clock) -> None:
     keys = [f"{n:032}" for n in range(20)]
     store.keys = {key_digest(key): HERE for key in keys}
     store.go.clear()
     cache = cache_of(store, clock, size=100, flights=100)
-    waiting = []
-    for n, key in enumerate(keys):
-        waiting.append(asyncio.create_task(cache.resolve(key)))
-        if n < 2:
-            await until(lambda n=n: len(store.questions) == n + 1)  # type: ignore[misc]
+    waiting = [await asked_for(store, cache, key) for key in keys[:2]]
+    waiting += [asyncio.create_task(cache.resolve(key)) for key in keys[2:]]
     await until(lambda: len(cache._in_flight) == 20)
     assert len(store.questions) == 2, "one that hangs holds up nobody, and two are enough"
     store.go.set()
@@ -433,10 +438,7 @@ async def test_those_that_waited_behind_a_failure_do_not_ask_a_store_that_is_awa
     store.away = AWAY
     store.go.clear()
     cache = cache_of(store, clock, flights=100)
-    waiting = []
-    for n in range(2):
-        waiting.append(asyncio.create_task(cache.resolve(f"{n:032}")))
-        await until(lambda n=n: len(store.questions) == n + 1)  # type: ignore[misc]
+    waiting = [await asked_for(store, cache, f"{n:032}") for n in range(2)]
     waiting += [asyncio.create_task(cache.resolve(f"{n:032}")) for n in range(2, 50)]
     await until(lambda: len(cache._in_flight) == 50)
     store.go.set()
