@@ -8,7 +8,7 @@ from starlette.types import Send
 from ingest import cors
 from ingest.problems import Problem
 from schemas.limits import Verdict
-from service.cycle import direct
+from service.cycle import Cycle, direct
 from service.fields import Headers
 
 
@@ -87,18 +87,36 @@ async def send_answer(
 ) -> None:
     """Sends a whole response: JSON, or nothing where there is no body.
 
-    `limits` say how a request stands that is within them, `request` are its headers. What these two add is written out
-    beforehand where it can be, since it is most of an answer's head.
+    `limits` say how a request stands that is within them, `request` are its headers.
     """
-    described = [_JSON, (b"content-length", b"%d" % len(body)), *headers] if body else headers
     cycle = direct(send)
     if cycle is not None:
-        written = cors.answer_lines(request)
         if cycle.full:
             await cycle.writable()
-        cycle.answer(status, described, body, (limits.lines(), written) if limits is not None else (written,))
+        answer_at_once(cycle, status, body, headers, limits, request)
         return
     told = limits.headers() if limits is not None else []
-    described = [*described, *told, *cors.answer_headers(request)]
+    described = [*_described(body, headers), *told, *cors.answer_headers(request)]
     await send({"type": "http.response.start", "status": status, "headers": described})
     await send({"type": "http.response.body", "body": body})
+
+
+def answer_at_once(
+    cycle: Cycle,
+    status: int,
+    body: bytes,
+    headers: Sequence[tuple[bytes, bytes]],
+    limits: Verdict | None,
+    request: Headers,
+) -> None:
+    """The same onto a connection that is not full.
+
+    What limits and cross-origin access add is written out beforehand where it can be, since it is most of the head.
+    """
+    written = cors.answer_lines(request)
+    lines = (limits.lines(), written) if limits is not None else (written,)
+    cycle.answer(status, _described(body, headers), body, lines)
+
+
+def _described(body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Sequence[tuple[bytes, bytes]]:
+    return [_JSON, (b"content-length", b"%d" % len(body)), *headers] if body else headers

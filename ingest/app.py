@@ -1,4 +1,4 @@
-"""The edge's routes. `Edge.submit` is the hot path, and reads from the body to the 202 in order."""
+"""The edge's routes. The hot one is ingest/submit.py."""
 
 import time
 from urllib.parse import urlsplit
@@ -6,23 +6,20 @@ from urllib.parse import urlsplit
 from starlette.routing import BaseRoute
 
 from backends.store.small import SmallReads
-from ingest import decode
-from ingest.bots import is_bot
+from ingest.call import Answer, Call
+from ingest.decode import UserHasher
 from ingest.durable import Durable
-from ingest.endpoint import Answer, Call, Operation, route
+from ingest.endpoint import Operation, route
 from ingest.flows import FlowCache, FlowRoutes
 from ingest.gate import Gate
 from ingest.openapi import openapi_route
-from ingest.privacy import anonymise, treatment
 from ingest.reads import StoreReads
 from ingest.refused import Refused
 from ingest.small import SmallRoutes
+from ingest.submit import Submit
 from schemas import records
-from schemas.events import MAX_EVENTS, EventsRequest
 from schemas.ids import uuid7
 from service import metrics
-
-ACCEPTED = [Answer(202, b'{"accepted":%d}' % count) for count in range(MAX_EVENTS + 1)]
 
 
 class Edge:
@@ -31,7 +28,7 @@ class Edge:
     def __init__(
         self,
         gate: Gate,
-        hasher: decode.UserHasher,
+        hasher: UserHasher,
         events: Durable,
         small: Durable,
         refused: Refused,
@@ -41,32 +38,10 @@ class Edge:
     ) -> None:
         self._gate = gate
         self._refused = refused
-        self._hasher = hasher
-        self._events = events
+        self._submit = Submit(hasher, events)
         self._small = small
         self._flow_routes = FlowRoutes(flows)
-        self._small_routes = SmallRoutes(flows, hasher, small, self.take, store, reads)
-
-    async def submit(self, call: Call) -> Answer:
-        """POST /api/v1/events."""
-        return await self.take(call, decode.decode(await call.body()))
-
-    async def take(self, call: Call, request: EventsRequest) -> Answer:
-        """From a good body to the 202, whichever route it came by."""
-        count = len(request.events)
-        metrics.events_received.inc(count)
-        asked = treatment(call.scope["headers"], call.key.privacy, count)
-        if asked == "drop":
-            return ACCEPTED[0]
-        envelope = decode.envelope(request, call.key.organisation, call.key.environment, _now(), self._hasher)
-        if asked == "anonymous":
-            anonymise(envelope)
-        envelope.bot = is_bot(call.scope["headers"])
-        await self._events.put(call.key.organisation, records.encode(envelope), count)
-        metrics.events_accepted.inc(count)
-        if envelope.bot:
-            metrics.events_bot.inc(count)
-        return ACCEPTED[count]
+        self._small_routes = SmallRoutes(flows, hasher, small, self._submit, store, reads)
 
     async def heartbeat(self, call: Call) -> Answer:
         """GET and POST /api/v1/heartbeat. A body is not looked at; HEAD is no sign of life."""
@@ -90,7 +65,7 @@ class Edge:
         flows, small = self._flow_routes, self._small_routes
         beat = Operation("heartbeat", self.heartbeat)
         paths: dict[str, dict[str, Operation]] = {
-            "/events": {"POST": Operation("events", self.submit)},
+            "/events": {"POST": Operation("events", self._submit)},
             "/heartbeat": {"GET": beat, "POST": beat},
             "/flows": {"GET": Operation("flows", flows.all)},
             "/flows/{id}": {"GET": Operation("flows", flows.one)},

@@ -6,7 +6,7 @@ import time
 from backends.log import LogError, RecordTooLarge
 from backends.spool import Entry, SpoolError
 from ingest import answers
-from ingest.enqueue import Enqueuer
+from ingest.enqueue import Enqueuer, Told
 from ingest.spooling import Spooling
 from ingest.tally import Tally
 from service import metrics
@@ -25,18 +25,23 @@ class Durable:
         self._tally = tally
 
     async def put(self, organisation: str, line: bytes, events: int = 1) -> None:
-        """Returns when the log has acknowledged it, else when it is in the spool. Raises a 413 and a 503 Refusal.
+        """Returns when the log has acknowledged it, else when it is in the spool. Raises a 413 and a 503 Refusal."""
+        try:
+            await self._enqueuer.put(organisation, line, events)
+        except LogError as error:
+            await self.rescue(error, organisation, line, events)
+
+    def hand_on(self, organisation: str, line: bytes, events: int, told: Told) -> None:
+        """As of Enqueuer. Who hears an error, or has one raised, goes on with `rescue`."""
+        self._enqueuer.hand_on(organisation, line, events, told)
+
+    async def rescue(self, error: LogError, organisation: str, line: bytes, events: int) -> None:
+        """Returns when what the log did not take is in the spool. Raises a 413 and a 503 Refusal.
 
         A line whose fate in the log is not known is spooled too: where the log has it twice, it is counted once.
         """
-        try:
-            await self._enqueuer.put(organisation, line, events)
-        except RecordTooLarge:
+        if isinstance(error, RecordTooLarge):
             raise answers.too_large() from None
-        except LogError:
-            await self._spool(organisation, line, events)
-
-    async def _spool(self, organisation: str, line: bytes, events: int) -> None:
         if self._spooling is None:
             raise answers.unavailable("log_away") from None
         topic, most = self._enqueuer.topic, self._enqueuer.max_bytes
@@ -44,10 +49,10 @@ class Durable:
             raise answers.too_large() from None
         try:
             await self._spooling.put(Entry(topic, organisation, time.time_ns() // 1_000_000, events, line))
-        except SpoolError as error:
-            kind = type(error).__name__
+        except SpoolError as problem:
+            kind = type(problem).__name__
             metrics.spool_refused.labels(kind).inc()
-            log.warning("not spooled", extra={"kind": kind, "problem": str(error)})
+            log.warning("not spooled", extra={"kind": kind, "problem": str(problem)})
             raise answers.unavailable("spool") from None
         if self._tally is not None:
             self._tally.add(organisation, topic, NO_PARTITION, "spooled", events)

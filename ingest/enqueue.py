@@ -1,6 +1,6 @@
 """Hands envelopes to the log: those that wait for one partition at the same time share a record.
 
-What `Enqueuer.put` returns is done when the log has acknowledged, and only then: a 2xx after it is a promise kept.
+Who hands one on is told when the log has acknowledged it, and only then: a 2xx after it is a promise kept.
 """
 
 import asyncio
@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -35,11 +36,15 @@ COMPANY = 16
 """Requests in a flight after which the next one keeps all of that; see Pace."""
 
 
+Told = Callable[[LogError | None], None]
+"""Hears once that it is written, or why that is not known. Never raises."""
+
+
 class _Waiting(msgspec.Struct):
     organisation: str
     line: bytes
     events: int
-    done: asyncio.Future[None]
+    told: Told | None  # until it is
 
 
 @dataclass(slots=True, eq=False)
@@ -96,20 +101,33 @@ class Enqueuer:
         """Connected, and no partition has failed since it last did what it was asked."""
         return self.connected and not any(breaker.open for breaker in self._breakers.values())
 
-    def put(self, organisation: str, line: bytes, events: int = 1) -> asyncio.Future[None]:
-        """Done when it is written. Raises, or the future does: LogUnavailable where that is not known within the
-        timeout, at once where the partition has failed a moment ago; RecordTooLarge.
+    def hand_on(self, organisation: str, line: bytes, events: int, told: Told) -> None:
+        """`told` hears when it is written, LogUnavailable where that is not known within the timeout, RecordTooLarge.
+
+        Raises LogUnavailable, and `told` hears nothing, where the partition has failed a moment ago.
         """
         if not self._partitions:
             raise LogUnavailable("the log has not answered yet")
         partition = partition_of(organisation, self._partitions)
         if not self._breakers[partition].allows():
             raise LogUnavailable("the partition has failed a moment ago")
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-        self._waiting[partition].append(_Waiting(organisation, line, events, done))
+        self._waiting[partition].append(_Waiting(organisation, line, events, told))
         if self._next is None:
-            self._next = self._schedule(loop)
+            self._next = self._schedule(asyncio.get_running_loop())
+
+    def put(self, organisation: str, line: bytes, events: int = 1) -> asyncio.Future[None]:
+        """The same for who can wait. Raises, or what it returns does, what is heard otherwise."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def told(error: LogError | None) -> None:
+            if done.done():
+                return  # its client has gone
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        self.hand_on(organisation, line, events, told)
         return done
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> asyncio.Handle:
@@ -161,19 +179,18 @@ class Enqueuer:
         flight.records -= 1
         if not flight.records:
             flight.late.cancel()
-        error = result.exception()
-        if error is None:
+        failure = result.exception()
+        error = failure if failure is None or isinstance(failure, LogError) else LogUnavailable(type(failure).__name__)
+        if failure is None:
             self._breakers[partition].succeeded()
             metrics.produce_seconds.observe(time.perf_counter() - flight.started)
             self._acknowledged.inc()
         else:
-            self._failed(partition, error)
-            if not isinstance(error, LogError):
-                error = LogUnavailable(type(error).__name__)
+            self._failed(partition, failure)
         for waiting in record.group:
             if error is None and self._tally is not None:
                 self._tally.add(waiting.organisation, self.topic, partition, "acknowledged", waiting.events)
-            _end(waiting, error)
+            _tell(waiting, error)
 
     def _failed(self, partition: int, error: BaseException) -> None:
         if not isinstance(error, RecordTooLarge):
@@ -184,17 +201,14 @@ class Enqueuer:
     def _give_up(self, groups: list[tuple[int, list[_Waiting]]]) -> None:
         """Nobody waits any longer for what has not come back."""
         for partition, group in groups:
-            late = [waiting for waiting in group if not waiting.done.done()]
+            late = [waiting for waiting in group if waiting.told is not None]
             if late:
                 self._breakers[partition].failed()
             for waiting in late:
-                _end(waiting, LogUnavailable("no acknowledgement in time"))
+                _tell(waiting, LogUnavailable("no acknowledgement in time"))
 
 
-def _end(waiting: _Waiting, error: BaseException | None) -> None:
-    if waiting.done.done():
-        return  # its client gave up, or it was too late
-    if error is None:
-        waiting.done.set_result(None)
-    else:
-        waiting.done.set_exception(error)
+def _tell(waiting: _Waiting, error: LogError | None) -> None:
+    told, waiting.told = waiting.told, None
+    if told is not None:  # else it was too late
+        told(error)

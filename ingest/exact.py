@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Lifespan, Receive, Scope, Send
 
 from ingest.endpoint import Endpoint
+from service.cycle import Cycle
 
 
 class Application(Starlette):
@@ -25,3 +26,8 @@ class Application(Starlette):
         """No coroutine of its own: every waking of a request would pass through it."""
         endpoint = self._exact.get(scope["path"]) if scope["type"] == "http" else None
         return (endpoint or super().__call__)(scope, receive, send)
+
+    def at_once(self, cycle: Cycle) -> bool:
+        """Takes a request that can go without a task; see service/connections.py."""
+        endpoint = self._exact.get(cycle.scope["path"])
+        return endpoint is not None and endpoint.at_once(cycle)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from backends.store.catalog import Flow
 from ingest.answers import not_found
 from ingest.cache import ReadThrough
-from ingest.endpoint import Answer, Call
+from ingest.call import Answer, Call
 from service import metrics
 from service.fields import Headers
 

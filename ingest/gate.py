@@ -3,7 +3,7 @@
 import msgspec
 from starlette.types import Scope
 
-from backends.limits import Limiter
+from backends.limits import Limiter, Told
 from backends.store.keys import Key
 from ingest.answers import Refusal
 from ingest.keys import KeyCache, find_key
@@ -26,6 +26,17 @@ class Gate:
         self._limiter = limiter
         self._clients = clients
 
+    def key_at_hand(self, scope: Scope) -> Key | None:
+        """Whose request it is, where that is known without waiting."""
+        try:
+            return self._keys.at_hand(find_key(scope["headers"], scope["query_string"]))
+        except Refusal:
+            return None
+
+    def count(self, key: Key, bucket: str, told: Told) -> None:
+        """What `told` hears is to be `within`."""
+        self._limiter.count(bucket_key(key.organisation, bucket), key.limits[bucket], 1, told)
+
     async def admit(self, scope: Scope, bucket: str) -> Admitted:
         """Raises a 401 Refusal, a 429, and a 503 where the store that knows the keys is away."""
         try:
@@ -37,7 +48,7 @@ class Gate:
             refusal.headers += limits.headers()
             raise
         verdict = await self._limiter.hit(bucket_key(key.organisation, bucket), key.limits[bucket])
-        return Admitted(key, _within(verdict))
+        return Admitted(key, within(verdict))
 
     async def stranger(self, scope: Scope, hits: int = 1) -> Verdict:
         """Counts a request that is nobody's against its client's address. Raises a 429 Refusal, but not for 0 hits.
@@ -45,10 +56,10 @@ class Gate:
         Only requests that fail count there, so that one bad page cannot shut out an office behind one address.
         """
         verdict = await self._limiter.hit(stranger_key(self._clients.digest(scope)), STRANGERS, hits)
-        return _within(verdict)
+        return within(verdict)
 
 
-def _within(verdict: Verdict) -> Verdict:
+def within(verdict: Verdict) -> Verdict:
     """Of a request that is within its limit. Raises a 429 Refusal for one that is not."""
     if verdict.retry_after:
         refusal = Refusal(429, "Rate limit exceeded", "rate_limit", headers=verdict.headers())

@@ -1,7 +1,6 @@
 """The small routes: what a page says of one flow or step, and what it may read back. Writes go through the log."""
 
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -10,15 +9,16 @@ import orjson
 
 from backends.store.small import Done, SmallReads
 from ingest.answers import invalid
+from ingest.call import Answer, Call
 from ingest.decode import UserHasher, epoch_ms, page_address
 from ingest.durable import Durable
-from ingest.endpoint import Answer, Call
 from ingest.flows import FlowCache, iso
 from ingest.form import Form
 from ingest.privacy import treatment
 from ingest.problems import MESSAGES, Problem
 from ingest.quick import lower
 from ingest.reads import StoreReads
+from ingest.submit import Submit
 from schemas import records, small
 from schemas.events import Event, EventsRequest, Text128, Text255
 from schemas.ids import uuid7
@@ -46,14 +46,14 @@ class SmallRoutes:
         flows: FlowCache,
         hasher: UserHasher,
         log: Durable,
-        take: Callable[[Call, EventsRequest], Awaitable[Answer]],
+        submit: Submit,
         store: SmallReads,
         reads: StoreReads,
     ) -> None:
         self._flows = flows
         self._hasher = hasher
         self._log = log
-        self._take = take
+        self._submit = submit
         self._store = store
         self._reads = reads
 
@@ -65,7 +65,7 @@ class SmallRoutes:
         said = _completion.read(body.strip() or b"{}")
         request = EventsRequest(events=[Event(event_type="complete", flow_id=flow, **msgspec.structs.asdict(said))])
         lower(request)
-        return await self._take(call, request)
+        return await self._submit.take(call, request)
 
     async def report_progress(self, call: Call) -> Answer:
         """POST /api/v1/flows/{id}/checklist-progress."""

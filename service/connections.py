@@ -6,7 +6,7 @@ taken for a request.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from math import inf
 from typing import Any
@@ -35,6 +35,9 @@ def _refusal(status: bytes, body: bytes) -> bytes:
     head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
     return head % (status, len(body)) + body
 
+
+AtOnce = Callable[[Cycle], bool]
+"""What an application may have as `at_once`: takes a request that it can answer without a task, else does nothing."""
 
 MAX_KNOWN = 256  # bytes of a target that is remembered
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
@@ -76,9 +79,11 @@ class BoundedProtocol(HttpToolsProtocol):
     _last_words: bytes | None = None
     _idle = False
     _head_due = inf
+    _new: Cycle | None = None  # begun by what came last, and not yet on its way
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_Transport(transport, self._close))  # type: ignore[arg-type]
+        self._at_once: AtOnce | None = getattr(self.app, "at_once", None)
         self._alarm = Alarm(self.loop)
         self._alarm.set(HEAD_SECONDS, self._no_head_came)
 
@@ -110,6 +115,9 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             metrics.malformed_requests.inc()
             self._end_with(_BAD_REQUEST)
+        new, self._new = self._new, None
+        if new is not None:
+            self._start(new)
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
@@ -145,7 +153,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if upgrade or waits or DISCARD_BYTES < length < inf:
             cycle.keep_alive = False
         if before is None or before.response_complete:
-            self._start(cycle)
+            self._new = cycle  # when all that came is looked at, since the body may be there too
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
@@ -196,7 +204,11 @@ class BoundedProtocol(HttpToolsProtocol):
         }
 
     def _start(self, cycle: Cycle) -> None:
-        task = self.loop.create_task(cycle.run(self.app))
+        if self._at_once is None or not self._at_once(cycle):
+            self.spawn(cycle.run(self.app))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -24,9 +24,14 @@ class Connection(Protocol):
 
     def on_response_complete(self) -> None: ...
 
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
+
 
 class Cycle:
-    """The connection fills `body` and calls `notify`; the application's task is `run`."""
+    """The connection fills `body` and calls `notify`; the application's task is `run`.
+
+    An application that needs no task for it calls `answer` when it has one, and `end_badly` where it never will.
+    """
 
     __slots__ = (
         "_chunked",
@@ -84,14 +89,14 @@ class Cycle:
             await app(self.scope, self.receive, self.send)
         except Exception:
             log.exception("fault of an application")
-            await self._end_badly()
+            self.end_badly()
         except asyncio.CancelledError:
-            await self._end_badly()
+            self.end_badly()
             raise
         else:
             if not self.response_complete and not self.disconnected:
                 log.error("an application has given no whole answer")
-                await self._end_badly()
+                self.end_badly()
 
     async def receive(self) -> Message:
         if self.waiting_for_100_continue and not self._connection.transport.is_closing():
@@ -193,14 +198,18 @@ class Cycle:
             self._connection.transport.close()
         self._connection.on_response_complete()
 
-    async def _end_badly(self) -> None:
+    def end_badly(self) -> None:
+        """Where there is no answer, or no whole one: a 500 in its place where that can be, and the connection ends."""
         if self.response_started or self.disconnected:
             self._connection.transport.close()
             return
         body = b'{"error":"Internal server error"}'
         described = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        await self.writable()
         self.answer(500, [*described, (b"connection", b"close")], body)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task which the end of the process waits for, as for `run`."""
+        self._connection.spawn(work)
 
 
 @lru_cache(1024)  # most are the same in every answer

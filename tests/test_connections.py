@@ -159,7 +159,7 @@ def test_a_client_that_goes_in_the_middle_of_its_body_is_no_fault(
 
 
 def test_a_body_that_does_not_come_is_a_408(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.endpoint.read_body", partial(read_body, seconds=0.05))
+    monkeypatch.setattr("ingest.call.read_body", partial(read_body, seconds=0.05))
     with connected(running) as connection:
         connection.send(request(f"{EVENTS}?key={running.world.keys[0]}", BODY)[:-1])
         status, headers, body = connection.answer()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from backends.limits.protocol import Limits, Window
+from backends.limits.protocol import Limits, LimitsAway, Window
 from backends.pace import Pace
 from schemas.limits import Verdict
 
@@ -19,10 +19,14 @@ COMPANY = 8
 """Requests in a question after which the next one keeps the store's whole pace; see Pace."""
 
 
+Told = Callable[[Verdict | Exception], None]
+"""Hears what became of a question, once. Never raises."""
+
+
 class _Waiting(msgspec.Struct):
     limit: int
     hits: int
-    verdict: "asyncio.Future[Verdict]"
+    told: Told | None  # until it is
 
 
 _Tick = Mapping[str, list[_Waiting]]
@@ -42,16 +46,28 @@ class Limiter:
         self._pace = Pace(COMPANY)
         self._under_way: set[asyncio.Task[None]] = set()
 
-    def hit(self, key: str, limit: int, hits: int = 1) -> asyncio.Future[Verdict]:
+    def count(self, key: str, limit: int, hits: int, told: Told) -> None:
         """Counts a request against the key's window; with 0 hits, says how that stands.
 
         Of all that is counted in one window, wherever, the first `limit` are within, and no more.
         """
-        loop = asyncio.get_running_loop()
-        verdict: asyncio.Future[Verdict] = loop.create_future()
-        self._tick[key].append(_Waiting(limit, hits, verdict))
+        self._tick[key].append(_Waiting(limit, hits, told))
         if self._next is None:
-            self._next = self._pace.schedule(loop, self._limits.pace, self._ask_all)
+            self._next = self._pace.schedule(asyncio.get_running_loop(), self._limits.pace, self._ask_all)
+
+    def hit(self, key: str, limit: int, hits: int = 1) -> asyncio.Future[Verdict]:
+        """The same for who can wait."""
+        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+
+        def told(found: Verdict | Exception) -> None:
+            if verdict.done():
+                return  # its client has gone
+            if isinstance(found, Exception):
+                verdict.set_exception(found)
+            else:
+                verdict.set_result(found)
+
+        self.count(key, limit, hits, told)
         return verdict
 
     async def close(self) -> None:
@@ -77,11 +93,9 @@ class Limiter:
         try:
             self._decide(tick, hits, await self._limits.add(hits))
         except Exception as error:
-            for one in _undecided(tick):
-                one.verdict.set_exception(error)
+            _tell_all(tick, error)
         except BaseException:
-            for one in _undecided(tick):
-                one.verdict.cancel()
+            _tell_all(tick, LimitsAway("the question was given up"))
             raise
 
     def _decide(self, tick: _Tick, hits: Mapping[str, int], windows: Mapping[str, Window]) -> None:
@@ -94,9 +108,17 @@ class Limiter:
                 left = one.limit - n
                 over = left < 0 and one.hits > 0
                 retry_after = max(1, math.ceil(window.ends_at - now)) if over else 0
-                if not one.verdict.done():  # its client may have gone
-                    one.verdict.set_result(Verdict(one.limit, left if left > 0 else 0, reset, retry_after))
+                _tell(one, Verdict(one.limit, left if left > 0 else 0, reset, retry_after))
 
 
-def _undecided(tick: _Tick) -> list[_Waiting]:
-    return [one for waiting in tick.values() for one in waiting if not one.verdict.done()]
+def _tell(one: _Waiting, found: Verdict | Exception) -> None:
+    told, one.told = one.told, None
+    if told is not None:
+        told(found)
+
+
+def _tell_all(tick: _Tick, error: Exception) -> None:
+    """Those who have not been told yet."""
+    for waiting in tick.values():
+        for one in waiting:
+            _tell(one, error)

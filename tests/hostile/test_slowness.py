@@ -22,7 +22,7 @@ IDLE = 2000
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.connections.HEAD_SECONDS", 0.3)
-    monkeypatch.setattr("ingest.endpoint.read_body", partial(read_body, seconds=0.3))
+    monkeypatch.setattr("ingest.call.read_body", partial(read_body, seconds=0.3))
 
 
 def drip(connection: Connection, content: bytes) -> None:
