@@ -109,7 +109,7 @@ def answer_at_once(
     limits: Verdict | None,
     request: Headers,
 ) -> None:
-    """The same onto a connection that is not full.
+    """The same without waiting where the connection is full; see Cycle.answer.
 
     What limits and cross-origin access add is written out beforehand where it can be, since it is most of the head.
     """

@@ -44,7 +44,7 @@ class Call(msgspec.Struct):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a request comes to. `refusal` is why, where that is no 2xx or 304."""
+    """What a request comes to. `refusal` is why it was refused, if it was."""
 
     status: int
     body: bytes

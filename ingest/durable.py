@@ -5,8 +5,9 @@ import time
 
 from backends.log import LogError, RecordTooLarge
 from backends.spool import Entry, SpoolError
+from backends.telling import Told
 from ingest import answers
-from ingest.enqueue import Enqueuer, Told
+from ingest.enqueue import Enqueuer
 from ingest.spooling import Spooling
 from ingest.tally import Tally
 from service import metrics
@@ -31,11 +32,14 @@ class Durable:
         except LogError as error:
             await self.rescue(error, organisation, line, events)
 
-    def hand_on(self, organisation: str, line: bytes, events: int, told: Told) -> None:
-        """As of Enqueuer. Who hears an error, or has one raised, goes on with `rescue`."""
-        self._enqueuer.hand_on(organisation, line, events, told)
+    def hand_on(self, organisation: str, line: bytes, events: int, told: Told[None]) -> None:
+        """`told` hears that the log has it, or a LogError; it then goes on with `rescue`."""
+        try:
+            self._enqueuer.hand_on(organisation, line, events, told)
+        except LogError as error:
+            told(error)
 
-    async def rescue(self, error: LogError, organisation: str, line: bytes, events: int) -> None:
+    async def rescue(self, error: Exception, organisation: str, line: bytes, events: int) -> None:
         """Returns when what the log did not take is in the spool. Raises a 413 and a 503 Refusal.
 
         A line whose fate in the log is not known is spooled too: where the log has it twice, it is counted once.

@@ -38,18 +38,25 @@ class Endpoint:
         self._gate = gate
         self._allowed = [*operations, *(["HEAD"] if "GET" in operations else []), "OPTIONS"]
         self._outcomes = Outcomes(path, self._allowed, refused)
+        self._submits = {
+            method: (operation.bucket, operation.handler)
+            for method, operation in operations.items()
+            if operation.bucket is not None and isinstance(operation.handler, Submit)
+        }
 
     def at_once(self, cycle: Cycle) -> bool:
         """Sends events on their way whose key and body are at hand. False where nothing was done."""
-        operation = self.operations.get(cycle.scope["method"])
-        if operation is None or operation.bucket is None or type(operation.handler) is not Submit:
+        scope = cycle.scope
+        found = self._submits.get(scope["method"])
+        body = cycle.whole_body() if found is not None else None
+        if found is None or body is None or cycle.full:
             return False
-        body = cycle.whole_body()
-        key = self._gate.key_at_hand(cycle.scope) if body is not None and not cycle.full else None
+        bucket, submit = found
+        key = self._gate.key_at_hand(scope)
         if key is None:
             return False
-        straight = Straight(cycle, Call(key, cycle.scope, cycle.receive, body), operation.handler, self._outcomes)
-        self._gate.count(key, operation.bucket, straight.counted)
+        straight = Straight(cycle, Call(key, scope, cycle.receive, body), submit, self._outcomes)
+        self._gate.count(key, bucket, straight.counted)
         return True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ import msgspec
 
 from backends.log import LogError, LogUnavailable, Producer, RecordTooLarge
 from backends.pace import Pace
+from backends.telling import Told, into, tell
 from ingest.breaker import Breaker
 from ingest.grouping import grouped
 from ingest.tally import Tally
@@ -36,15 +36,11 @@ COMPANY = 16
 """Requests in a flight after which the next one keeps all of that; see Pace."""
 
 
-Told = Callable[[LogError | None], None]
-"""Hears once that it is written, or why that is not known. Never raises."""
-
-
 class _Waiting(msgspec.Struct):
     organisation: str
     line: bytes
     events: int
-    told: Told | None  # until it is
+    told: Told[None] | None  # until it is
 
 
 @dataclass(slots=True, eq=False)
@@ -101,10 +97,11 @@ class Enqueuer:
         """Connected, and no partition has failed since it last did what it was asked."""
         return self.connected and not any(breaker.open for breaker in self._breakers.values())
 
-    def hand_on(self, organisation: str, line: bytes, events: int, told: Told) -> None:
+    def hand_on(self, organisation: str, line: bytes, events: int, told: Told[None]) -> None:
         """`told` hears when it is written, LogUnavailable where that is not known within the timeout, RecordTooLarge.
 
-        Raises LogUnavailable, and `told` hears nothing, where the partition has failed a moment ago.
+        Raises LogUnavailable, and `told` hears nothing, where the log has not answered yet or the partition has failed
+        a moment ago.
         """
         if not self._partitions:
             raise LogUnavailable("the log has not answered yet")
@@ -118,16 +115,7 @@ class Enqueuer:
     def put(self, organisation: str, line: bytes, events: int = 1) -> asyncio.Future[None]:
         """The same for who can wait. Raises, or what it returns does, what is heard otherwise."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def told(error: LogError | None) -> None:
-            if done.done():
-                return  # its client has gone
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
-        self.hand_on(organisation, line, events, told)
+        self.hand_on(organisation, line, events, into(done))
         return done
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> asyncio.Handle:
@@ -211,4 +199,4 @@ class Enqueuer:
 def _tell(waiting: _Waiting, error: LogError | None) -> None:
     told, waiting.told = waiting.told, None
     if told is not None:  # else it was too late
-        told(error)
+        tell(told, error)

@@ -3,8 +3,9 @@
 import msgspec
 from starlette.types import Scope
 
-from backends.limits import Limiter, Told
+from backends.limits import Limiter
 from backends.store.keys import Key
+from backends.telling import Told
 from ingest.answers import Refusal
 from ingest.keys import KeyCache, find_key
 from schemas.limits import STRANGERS, Verdict, bucket_key, stranger_key
@@ -33,7 +34,7 @@ class Gate:
         except Refusal:
             return None
 
-    def count(self, key: Key, bucket: str, told: Told) -> None:
+    def count(self, key: Key, bucket: str, told: Told[Verdict]) -> None:
         """What `told` hears is to be `within`."""
         self._limiter.count(bucket_key(key.organisation, bucket), key.limits[bucket], 1, told)
 

@@ -4,10 +4,10 @@ A task, its futures and its wakings are a quarter of what a request costs. Whate
 left to the route's coroutine; what comes of a step is the same either way.
 """
 
+import asyncio
 import logging
 import time
 
-from backends.log import LogError
 from ingest import answers, decode
 from ingest.call import Answer, Call
 from ingest.gate import within
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Straight:
-    """One request. Its steps never raise: who calls them has others to call."""
+    """One request. The end of the process waits for it, as for a task, or cancels it."""
 
     __slots__ = ("_call", "_cycle", "_limits", "_line", "_outcomes", "_started", "_submit")
 
@@ -32,28 +32,30 @@ class Straight:
         self._outcomes = outcomes
         self._limits: Verdict | None = None
         self._line: Line | None = None
+        cycle.hold(self)
+
+    def cancel(self, msg: object = None) -> None:
+        """It has taken too long. What it was told to wait for may come all the same."""
+        asyncio.get_running_loop().call_soon(self._cycle.end_badly)
 
     def counted(self, verdict: Verdict | Exception) -> None:
-        """The limiter has looked."""
+        """The limiter has looked, or could not."""
+        if isinstance(verdict, Exception):
+            self._end(self._outcomes.failed(verdict))
+            return
+        call, submit = self._call, self._submit
         try:
-            if isinstance(verdict, Exception):
-                raise verdict
-            call, submit = self._call, self._submit
             self._limits = within(verdict)
             line = self._line = submit.line(call, decode.decode(call.body_at_hand()))
-            if line is None:
-                answer = ACCEPTED[0]
-            else:
+            if line is not None:
                 submit.log.hand_on(call.key.organisation, line.content, line.events, self._written)
                 return
-        except LogError as error:
-            self._written(error)
-            return
+            answer = ACCEPTED[0]
         except Exception as error:
             answer = self._outcomes.failed(error)
         self._end(answer)
 
-    def _written(self, error: LogError | None) -> None:
+    def _written(self, error: Exception | None) -> None:
         """The log has it, or not."""
         line = self._line
         assert line is not None
@@ -62,19 +64,25 @@ class Straight:
         else:
             self._cycle.spawn(self._rescue(error, line))
 
-    async def _rescue(self, problem: LogError, line: Line) -> None:
+    async def _rescue(self, problem: Exception, line: Line) -> None:
         try:
             await self._submit.log.rescue(problem, self._call.key.organisation, line.content, line.events)
             answer = self._submit.accepted(line)
+        except asyncio.CancelledError:
+            self._cycle.end_badly()
+            raise
         except Exception as error:
             answer = self._outcomes.failed(error)
         self._end(answer)
 
     def _end(self, answer: Answer) -> None:
+        self._cycle.let_go(self)
+        if self._cycle.response_complete:
+            return  # it was cancelled
         headers = self._call.scope["headers"]
         try:
             answers.answer_at_once(self._cycle, answer.status, answer.body, answer.headers, self._limits, headers)
-            self._outcomes.ended("POST", self._call, answer, self._started)
         except Exception:
             log.exception("request not answered")
             self._cycle.end_badly()
+        self._outcomes.ended(self._call.scope["method"], self._call, answer, self._started)

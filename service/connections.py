@@ -79,6 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _last_words: bytes | None = None
     _idle = False
     _head_due = inf
+    _answered: Cycle | None = None  # the oldest that is not answered yet, else the last; `cycle` is the newest
     _new: Cycle | None = None  # begun by what came last, and not yet on its way
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -90,15 +91,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._alarm.close()
         self.connections.discard(self)
-        if self.cycle is not None:
-            self.cycle.disconnected = self.cycle.disconnected or not self.cycle.response_complete
-            self.cycle.notify()
+        self._disconnect()
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()
         # What refers to each other stays until the collector comes to it, which is thousands of connections later.
         self.transport.close = self.transport.own.close
-        self.parser = self.cycle = None  # type: ignore[assignment]
+        self.parser = self.cycle = self._answered = None  # type: ignore[assignment]
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
         if self._last_words is not None or self.transport.ended:
@@ -204,6 +204,7 @@ class BoundedProtocol(HttpToolsProtocol):
         }
 
     def _start(self, cycle: Cycle) -> None:
+        self._answered = cycle
         if self._at_once is None or not self._at_once(cycle):
             self.spawn(cycle.run(self.app))
 
@@ -236,12 +237,17 @@ class BoundedProtocol(HttpToolsProtocol):
             transport.own.close()
             return
         transport.ended = True
-        if self.cycle is not None:
-            self.cycle.disconnected = True
-            self.cycle.notify()
+        self._disconnect()
         transport.own.resume_reading()
         transport.own.write_eof()
         self._alarm.set(LINGER_SECONDS, transport.own.close)
+
+    def _disconnect(self) -> None:
+        """Nobody is there any more to read an answer."""
+        for cycle in (self.cycle, self._answered):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.notify()
 
     def _discard(self, data: bytes) -> None:
         self._discarded += len(data)

@@ -16,11 +16,18 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 BODILESS = {204, 304}
 
 
+class Cancellable(Protocol):
+    """Work for a request: a task, or what does without."""
+
+    def cancel(self, msg: Any | None = None) -> object: ...
+
+
 class Connection(Protocol):
     """What a cycle needs of the connection it came over."""
 
     transport: Any
     flow: FlowControl
+    tasks: set[Any]
 
     def on_response_complete(self) -> None: ...
 
@@ -80,7 +87,7 @@ class Cycle:
 
     def whole_body(self) -> bytes | None:
         """All of the body where it has come already, so that nobody need wait for it."""
-        if self.more_body or self.disconnected or self.response_complete:
+        if self.more_body or self.response_complete:
             return None
         return bytes(self.body)
 
@@ -139,7 +146,7 @@ class Cycle:
     ) -> None:
         """A whole answer at once: what two calls of `send` do. `written` are further headers as they go out.
 
-        Where the connection is `full`, who answers waits first.
+        Who begins to answer where the connection is `full` waits first, so that it holds one answer too much at most.
         """
         if self.disconnected:
             return
@@ -210,6 +217,13 @@ class Cycle:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """A task which the end of the process waits for, as for `run`."""
         self._connection.spawn(work)
+
+    def hold(self, work: Cancellable) -> None:
+        """The end of the process waits for this too, until it is let go of, and cancels it after a while."""
+        self._connection.tasks.add(work)
+
+    def let_go(self, work: Cancellable) -> None:
+        self._connection.tasks.discard(work)
 
 
 @lru_cache(1024)  # most are the same in every answer

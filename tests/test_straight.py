@@ -1,22 +1,36 @@
 """Events that need no task: the same comes of them as of those that do, and what fails in one step fails alone."""
 
+import asyncio
 import gzip
 import logging
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
 import httpx
 import orjson
 import pytest
 from prometheus_client import REGISTRY
+from uvicorn.protocols.http.flow_control import FlowControl
 
-from backends.limits import MemoryLimits
+from backends.limits import MemoryLimits, Window
+from backends.log import Producer
+from backends.store.keys import Key
+from ingest.call import Call
+from ingest.decode import UserHasher
+from ingest.durable import Durable
 from ingest.endpoint import Endpoint
+from ingest.enqueue import Enqueuer
+from ingest.outcomes import Outcomes
+from ingest.straight import Straight
+from ingest.submit import Submit
 from schemas import records
+from schemas.limits import Verdict
+from service.connections import BoundedProtocol
 from service.cycle import Cycle
 from tests import wire
 from tests.edges import EVENTS, Running, World, edge, locked, make_world, read_envelopes, read_refused, view
@@ -232,7 +246,9 @@ def test_an_answer_that_cannot_be_written_is_a_500_in_its_place(
 
 
 @pytest.mark.parametrize("spool", [False, True])
-def test_what_the_log_does_not_take_in_time_is_spooled_or_a_503(spool: bool, tmp_path: Path, taken: list[bool]) -> None:
+def test_what_the_log_does_not_take_in_time_is_spooled_or_a_503(
+    spool: bool, tmp_path: Path, taken: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
     settings: dict[str, object] = {"spool_path": tmp_path / "spool"} if spool else {}
     with running(tmp_path, produce_timeout=0.2, **settings) as (started, connection):
         with locked(tmp_path / "log.db"):
@@ -244,6 +260,7 @@ def test_what_the_log_does_not_take_in_time_is_spooled_or_a_503(spool: bool, tmp
         connection.send(good(started.world, BAD))
         assert connection.answer()[0] == 400  # and nobody is answered twice
     assert taken[-3:] == [True, True, True]
+    assert not [message for message in caplog.messages if "Cancel" in message]  # at the end nothing was waited for
 
 
 def test_a_client_that_leaves_has_its_events_counted_all_the_same(
@@ -274,6 +291,104 @@ def test_an_edge_that_is_told_to_end_answers_first(tmp_path: Path) -> None:
         assert (status, headers[b"connection"], body) == (202, b"close", ACCEPTED)
         assert process.process.wait(30) == 0
     assert len(read_envelopes(world)) == 1
+
+
+def test_an_edge_that_is_told_to_end_waits_for_events_whose_client_has_left(tmp_path: Path) -> None:
+    world = make_world(f"sqlite:///{tmp_path}/log.db", f"sqlite:///{tmp_path}/store.db")
+    with role("edge", world.environment() | {"spool_path": tmp_path / "spool"}, tmp_path) as process:
+        with locked(tmp_path / "log.db"):
+            with wire.connected(process.base) as connection:
+                connection.send(good(world, b"{}"))
+                assert connection.answer()[0] == 400
+                connection.send(good(world))
+                until(lambda: "zenstep_events_received_total 1.0" in httpx.get(f"{process.admin}/metrics").text)
+            process.process.send_signal(signal.SIGTERM)
+            until(lambda: "draining" in httpx.get(f"{process.admin}/readyz").json()["problems"])
+        assert process.process.wait(30) == 0
+    assert len(read_envelopes(world)) == 1
+
+
+@pytest.mark.parametrize("way", ["straight", "task"])
+def test_a_client_that_leaves_before_the_limiter_has_looked_has_sent_its_events(
+    way: str, tmp_path: Path, taken: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, lost, looked = threading.Event(), threading.Event(), threading.Event()
+    own, own_lost = MemoryLimits.add, BoundedProtocol.connection_lost
+
+    async def held(limits: MemoryLimits, hits: Mapping[str, int]) -> Mapping[str, Window]:
+        asked.set()
+        await asyncio.get_running_loop().run_in_executor(None, looked.wait, 20)
+        return await own(limits, hits)
+
+    def losing(protocol: BoundedProtocol, error: Exception | None) -> None:
+        own_lost(protocol, error)
+        lost.set()
+
+    if way == "task":
+        monkeypatch.setattr(Endpoint, "at_once", lambda endpoint, cycle: False)
+    with running(tmp_path) as (started, connection):
+        monkeypatch.setattr(MemoryLimits, "add", held)
+        monkeypatch.setattr(BoundedProtocol, "connection_lost", losing)
+        with wire.connected(started.client.base_url) as other:
+            other.send(good(started.world))
+            assert asked.wait(20)
+        assert lost.wait(20)
+        looked.set()
+        until(lambda: len(read_envelopes(started.world)) == 1)
+        connection.send(good(started.world))
+        assert said(connection.answer()) == (202, ACCEPTED)
+
+
+def test_requests_behind_each_other_whose_client_leaves_are_no_fault(
+    tmp_path: Path, taken: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(tmp_path) as (started, connection):
+        with locked(tmp_path / "log.db"), wire.connected(started.client.base_url) as other:
+            other.send(3 * good(started.world))
+            until(lambda: len(taken) == 2)
+        until(lambda: len(read_envelopes(started.world)) >= 2)  # one was begun before it was seen that they have left
+        connection.send(good(started.world))
+        assert said(connection.answer()) == (202, ACCEPTED)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+class Held:
+    """A connection, and what was written to it."""
+
+    def __init__(self) -> None:
+        self.transport: Any = self
+        self.flow = FlowControl(self.transport)
+        self.tasks: set[Any] = set()
+        self.written = b""
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None: ...
+
+    def on_response_complete(self) -> None: ...
+
+    def spawn(self, work: object) -> None: ...
+
+
+def test_who_is_cancelled_is_told_so_once() -> None:
+    async def situation() -> None:
+        connection = Held()
+        cycle = Cycle(connection, {"type": "http", "method": "POST", "headers": []}, True, False)
+        submit = Submit(
+            UserHasher("a secret of the tests of events without a task"),
+            Durable(Enqueuer(cast("Producer", None), "t", 1)),
+        )
+        call = Call(Key("an organisation"), cycle.scope, cycle.receive, b"[")
+        straight = Straight(cycle, call, submit, Outcomes(EVENTS, ["POST"], None))
+        assert connection.tasks == {straight}
+        straight.cancel("too long")
+        await asyncio.sleep(0)
+        straight.counted(Verdict(300, 299, 1_790_000_060, 0))
+        assert connection.tasks == set()
+        assert connection.written.count(b"HTTP/1.1 500") == connection.written.count(b"HTTP/1.1") == 1
+
+    asyncio.run(situation())
 
 
 def test_a_line_that_no_record_of_the_log_has_room_for_is_a_413(

@@ -13,20 +13,17 @@ import msgspec
 
 from backends.limits.protocol import Limits, LimitsAway, Window
 from backends.pace import Pace
+from backends.telling import Told, into, tell
 from schemas.limits import Verdict
 
 COMPANY = 8
 """Requests in a question after which the next one keeps the store's whole pace; see Pace."""
 
 
-Told = Callable[[Verdict | Exception], None]
-"""Hears what became of a question, once. Never raises."""
-
-
 class _Waiting(msgspec.Struct):
     limit: int
     hits: int
-    told: Told | None  # until it is
+    told: Told[Verdict] | None  # until it is
 
 
 _Tick = Mapping[str, list[_Waiting]]
@@ -46,7 +43,7 @@ class Limiter:
         self._pace = Pace(COMPANY)
         self._under_way: set[asyncio.Task[None]] = set()
 
-    def count(self, key: str, limit: int, hits: int, told: Told) -> None:
+    def count(self, key: str, limit: int, hits: int, told: Told[Verdict]) -> None:
         """Counts a request against the key's window; with 0 hits, says how that stands.
 
         Of all that is counted in one window, wherever, the first `limit` are within, and no more.
@@ -58,16 +55,7 @@ class Limiter:
     def hit(self, key: str, limit: int, hits: int = 1) -> asyncio.Future[Verdict]:
         """The same for who can wait."""
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-
-        def told(found: Verdict | Exception) -> None:
-            if verdict.done():
-                return  # its client has gone
-            if isinstance(found, Exception):
-                verdict.set_exception(found)
-            else:
-                verdict.set_result(found)
-
-        self.count(key, limit, hits, told)
+        self.count(key, limit, hits, into(verdict))
         return verdict
 
     async def close(self) -> None:
@@ -114,7 +102,7 @@ class Limiter:
 def _tell(one: _Waiting, found: Verdict | Exception) -> None:
     told, one.told = one.told, None
     if told is not None:
-        told(found)
+        tell(told, found)
 
 
 def _tell_all(tick: _Tick, error: Exception) -> None:

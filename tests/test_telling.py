@@ -1,0 +1,44 @@
+"""Who is told what has come of something: each once, whatever the others make of it."""
+
+import asyncio
+import logging
+
+import pytest
+
+from backends.limits import Limiter, MemoryLimits
+from backends.log import LogUnavailable
+from backends.telling import into, tell
+from schemas.limits import Verdict
+
+
+def test_a_future_has_what_was_told() -> None:
+    async def situation() -> None:
+        loop = asyncio.get_running_loop()
+        good: asyncio.Future[int] = loop.create_future()
+        bad: asyncio.Future[int] = loop.create_future()
+        gone: asyncio.Future[int] = loop.create_future()
+        gone.cancel()
+        tell(into(good), 7)
+        tell(into(bad), LogUnavailable("away"))
+        tell(into(gone), 7)
+        assert await good == 7
+        with pytest.raises(LogUnavailable):
+            await bad
+        assert gone.cancelled()
+
+    asyncio.run(situation())
+
+
+def test_a_fault_of_one_is_none_of_the_others_who_are_told_together(caplog: pytest.LogCaptureFixture) -> None:
+    def fault(verdict: Verdict | Exception) -> None:
+        raise RuntimeError("planted")
+
+    async def situation() -> None:
+        limiter = Limiter(MemoryLimits())
+        limiter.count("key", 10, 1, fault)
+        assert (await limiter.hit("key", 10)).remaining == 8
+
+    asyncio.run(situation())
+    assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
+        "fault of one who was told"
+    ]
