@@ -17,6 +17,8 @@ from bench.worker_subjects import OURSELVES, prepare
 from bench.worker_world import World, world
 
 COLUMNS = ("", "events/s", "worker CPU us/event", "PostgreSQL CPU us/event", "of the first", "RSS most MiB")
+LONGER = 4
+"""Times as many events for workers that share them: what it costs once that they do is not of the events."""
 DAYS = 8  # that a window of seven days touches
 FILL = """
 INSERT INTO seen (organisation_id, day, event_id)
@@ -35,14 +37,22 @@ class Point(NamedTuple):
     workers: int = 1
 
 
-def points(base: Shape) -> dict[str, list[Point]]:
+class Grown(NamedTuple):
+    """A table: what is the same in its rows, and they."""
+
+    base: Shape
+    points: list[Point]
+
+
+def grown(base: Shape) -> dict[str, Grown]:
     """By the title of their table."""
+    longer = base._replace(events=LONGER * base.events)
     return {
-        "Events a record": [Point(str(n), base._replace(per_record=n)) for n in (1, 10, 50)],
-        "Organisations": [Point(f"{n:,}", base._replace(organisations=n)) for n in (1, 100, 10_000)],
-        "Partitions": [Point(str(n), base._replace(partitions=n)) for n in (1, 8, 64)],
-        "Ids remembered before": [Point(f"{n:,}", base, seen=n) for n in (10_000, 1_000_000, 10_000_000)],
-        "Workers on the partitions": [Point(str(n), base, workers=n) for n in (1, 2)],
+        "Events a record": Grown(base, [Point(str(n), base._replace(per_record=n)) for n in (1, 10, 50)]),
+        "Organisations": Grown(base, [Point(f"{n:,}", base._replace(organisations=n)) for n in (1, 100, 10_000)]),
+        "Partitions": Grown(base, [Point(str(n), base._replace(partitions=n)) for n in (1, 8, 64)]),
+        "Ids remembered before": Grown(base, [Point(f"{n:,}", base, seen=n) for n in (10_000, 1_000_000, 10_000_000)]),
+        "Workers on the partitions": Grown(longer, [Point(str(n), longer, workers=n) for n in (1, 2)]),
     }
 
 
@@ -89,13 +99,13 @@ def table(title: str, shape: Shape, found: list[tuple[str, Figure]]) -> results.
 
 def run(base: Shape, rounds: int, chosen: Callable[[str], bool]) -> Iterator[tuple[results.Table, dict[str, Figure]]]:
     """Each table on servers of its own, so that what one has filled is not the next one's."""
-    for title, theirs in points(base).items():
+    for title, theirs in grown(base).items():
         if not chosen(title):
             continue
         with world() as place:
             runs = Runs(place)
-            found = [(point.name, measure(place, runs, point, rounds)) for point in theirs]
-        yield table(title, base, found), dict(found)
+            found = [(point.name, measure(place, runs, point, rounds)) for point in theirs.points]
+        yield table(title, theirs.base, found), dict(found)
 
 
 @click.command()

@@ -61,7 +61,7 @@ def table(shape: Shape, samples: list[Sample]) -> results.Table:
 
 @click.command()
 @click.option("--events", default=10_000_000, show_default=True, help="That wait when the worker starts.")
-@click.option("--seconds", default=120.0, show_default=True, help="At most.")
+@click.option("--seconds", default=300.0, show_default=True, help="At most.")
 @click.option("--every", default=2.0, show_default=True, help="Seconds between samples.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON of the run, such as bench/results/lag.json.")
 def main(events: int, seconds: float, every: float, out: Path | None) -> None:

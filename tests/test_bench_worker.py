@@ -163,9 +163,9 @@ def test_growth_is_the_cost_of_both_over_the_first_row() -> None:
 
 def test_growth_varies_one_thing_in_each_table() -> None:
     base = Shape("full", 1_000)
-    for title, points in growth.points(base).items():
+    for title, (own, points) in growth.grown(base).items():
         varied = [
-            {name for name in Shape._fields if getattr(point.shape, name) != getattr(base, name)}
+            {name for name in Shape._fields if getattr(point.shape, name) != getattr(own, name)}
             | ({"seen"} if point.seen else set())
             | ({"workers"} if point.workers > 1 else set())
             for point in points
