@@ -3,7 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
+
+import msgspec
 
 log = logging.getLogger(__name__)
 
@@ -13,12 +15,20 @@ Told = Callable[[T | Exception], None]
 """Hears once what has come of it, or what is in the way."""
 
 
-def tell(told: Told[T], outcome: T | Exception) -> None:
-    """Whoever tells has others to tell: a fault of one is none of theirs."""
-    try:
-        told(outcome)
-    except Exception:
-        log.exception("fault of one who was told")
+class Waiting(msgspec.Struct, Generic[T]):
+    """One who is to be told."""
+
+    told: Told[T] | None  # until it is
+
+    def tell(self, outcome: T | Exception) -> None:
+        """The first time. Whoever tells has others to tell: a fault of one is none of theirs."""
+        told, self.told = self.told, None
+        if told is None:
+            return
+        try:
+            told(outcome)
+        except Exception:
+            log.exception("fault of one who was told")
 
 
 def into(future: "asyncio.Future[T]") -> Told[T]:

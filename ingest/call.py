@@ -1,4 +1,4 @@
-"""A request that passed the gate, and what it is told."""
+"""A request whose key is known, and what it is told."""
 
 from collections.abc import Sequence
 

@@ -34,10 +34,7 @@ class Durable:
 
     def hand_on(self, organisation: str, line: bytes, events: int, told: Told[None]) -> None:
         """`told` hears that the log has it, or a LogError; it then goes on with `rescue`."""
-        try:
-            self._enqueuer.hand_on(organisation, line, events, told)
-        except LogError as error:
-            told(error)
+        self._enqueuer.hand_on(organisation, line, events, told)
 
     async def rescue(self, error: Exception, organisation: str, line: bytes, events: int) -> None:
         """Returns when what the log did not take is in the spool. Raises a 413 and a 503 Refusal.
@@ -45,12 +42,12 @@ class Durable:
         A line whose fate in the log is not known is spooled too: where the log has it twice, it is counted once.
         """
         if isinstance(error, RecordTooLarge):
-            raise answers.too_large() from None
+            raise answers.too_large()
         if self._spooling is None:
-            raise answers.unavailable("log_away") from None
+            raise answers.unavailable("log_away")
         topic, most = self._enqueuer.topic, self._enqueuer.max_bytes
         if most is not None and len(line) > most:
-            raise answers.too_large() from None
+            raise answers.too_large()
         try:
             await self._spooling.put(Entry(topic, organisation, time.time_ns() // 1_000_000, events, line))
         except SpoolError as problem:

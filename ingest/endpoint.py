@@ -48,15 +48,16 @@ class Endpoint:
         """Sends events on their way whose key and body are at hand. False where nothing was done."""
         scope = cycle.scope
         found = self._submits.get(scope["method"])
-        body = cycle.whole_body() if found is not None else None
-        if found is None or body is None or cycle.full:
+        if found is None or cycle.full:
             return False
         bucket, submit = found
-        key = self._gate.key_at_hand(scope)
+        body = cycle.whole_body()
+        key = self._gate.key_at_hand(scope) if body is not None else None
         if key is None:
             return False
         straight = Straight(cycle, Call(key, scope, cycle.receive, body), submit, self._outcomes)
         self._gate.count(key, bucket, straight.counted)
+        cycle.hold(straight)
         return True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from backends.log import LogError, LogUnavailable, Producer, RecordTooLarge
 from backends.pace import Pace
-from backends.telling import Told, into, tell
+from backends.telling import Told, Waiting, into
 from ingest.breaker import Breaker
 from ingest.grouping import grouped
 from ingest.tally import Tally
@@ -36,11 +36,10 @@ COMPANY = 16
 """Requests in a flight after which the next one keeps all of that; see Pace."""
 
 
-class _Waiting(msgspec.Struct):
+class _Waiting(Waiting[None]):
     organisation: str
     line: bytes
     events: int
-    told: Told[None] | None  # until it is
 
 
 @dataclass(slots=True, eq=False)
@@ -100,20 +99,21 @@ class Enqueuer:
     def hand_on(self, organisation: str, line: bytes, events: int, told: Told[None]) -> None:
         """`told` hears when it is written, LogUnavailable where that is not known within the timeout, RecordTooLarge.
 
-        Raises LogUnavailable, and `told` hears nothing, where the log has not answered yet or the partition has failed
-        a moment ago.
+        LogUnavailable at once where the log has not answered yet or the partition has failed a moment ago.
         """
         if not self._partitions:
-            raise LogUnavailable("the log has not answered yet")
+            told(LogUnavailable("the log has not answered yet"))
+            return
         partition = partition_of(organisation, self._partitions)
         if not self._breakers[partition].allows():
-            raise LogUnavailable("the partition has failed a moment ago")
-        self._waiting[partition].append(_Waiting(organisation, line, events, told))
+            told(LogUnavailable("the partition has failed a moment ago"))
+            return
+        self._waiting[partition].append(_Waiting(told, organisation, line, events))
         if self._next is None:
             self._next = self._schedule(asyncio.get_running_loop())
 
     def put(self, organisation: str, line: bytes, events: int = 1) -> asyncio.Future[None]:
-        """The same for who can wait. Raises, or what it returns does, what is heard otherwise."""
+        """The same for who can wait: what is heard otherwise is raised."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.hand_on(organisation, line, events, into(done))
         return done
@@ -178,7 +178,7 @@ class Enqueuer:
         for waiting in record.group:
             if error is None and self._tally is not None:
                 self._tally.add(waiting.organisation, self.topic, partition, "acknowledged", waiting.events)
-            _tell(waiting, error)
+            waiting.tell(error)
 
     def _failed(self, partition: int, error: BaseException) -> None:
         if not isinstance(error, RecordTooLarge):
@@ -193,10 +193,4 @@ class Enqueuer:
             if late:
                 self._breakers[partition].failed()
             for waiting in late:
-                _tell(waiting, LogUnavailable("no acknowledgement in time"))
-
-
-def _tell(waiting: _Waiting, error: LogError | None) -> None:
-    told, waiting.told = waiting.told, None
-    if told is not None:  # else it was too late
-        tell(told, error)
+                waiting.tell(LogUnavailable("no acknowledgement in time"))

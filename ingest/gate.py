@@ -36,7 +36,7 @@ class Gate:
 
     def count(self, key: Key, bucket: str, told: Told[Verdict]) -> None:
         """What `told` hears is to be `within`."""
-        self._limiter.count(bucket_key(key.organisation, bucket), key.limits[bucket], 1, told)
+        self._limiter.count(*_window(key, bucket), 1, told)
 
     async def admit(self, scope: Scope, bucket: str) -> Admitted:
         """Raises a 401 Refusal, a 429, and a 503 where the store that knows the keys is away."""
@@ -48,7 +48,7 @@ class Gate:
             limits = await self.stranger(scope, hits=0 if refusal.status == 503 else 1)
             refusal.headers += limits.headers()
             raise
-        verdict = await self._limiter.hit(bucket_key(key.organisation, bucket), key.limits[bucket])
+        verdict = await self._limiter.hit(*_window(key, bucket))
         return Admitted(key, within(verdict))
 
     async def stranger(self, scope: Scope, hits: int = 1) -> Verdict:
@@ -58,6 +58,10 @@ class Gate:
         """
         verdict = await self._limiter.hit(stranger_key(self._clients.digest(scope)), STRANGERS, hits)
         return within(verdict)
+
+
+def _window(key: Key, bucket: str) -> tuple[str, int]:
+    return bucket_key(key.organisation, bucket), key.limits[bucket]
 
 
 def within(verdict: Verdict) -> Verdict:

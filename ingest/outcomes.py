@@ -37,7 +37,7 @@ class Outcomes:
         return Answer(500, b'{"error":"Internal server error"}')
 
     def ended(self, method: str, call: Call | None, answer: Answer, started: float) -> None:
-        """When it is on its way to the client. `started` as of time.perf_counter; no `call` did not pass the gate."""
+        """When it is on its way to the client. `started` as of time.perf_counter; without a `call` it is nobody's."""
         refusal, status = answer.refusal, answer.status
         if refusal is not None and call is not None and self._refused is not None and status in STATUSES:
             self._refused.note(_case(call, self._path, refusal))

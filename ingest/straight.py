@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class Straight:
-    """One request. The end of the process waits for it, as for a task, or cancels it."""
+    """One request. To be held by its connection as a task is, until it lets go of itself."""
 
-    __slots__ = ("_call", "_cycle", "_limits", "_line", "_outcomes", "_started", "_submit")
+    __slots__ = ("_call", "_cancelled", "_cycle", "_limits", "_line", "_outcomes", "_started", "_submit")
 
     def __init__(self, cycle: Cycle, call: Call, submit: Submit, outcomes: Outcomes) -> None:
         self._started = time.perf_counter()
@@ -32,14 +32,22 @@ class Straight:
         self._outcomes = outcomes
         self._limits: Verdict | None = None
         self._line: Line | None = None
-        cycle.hold(self)
+        self._cancelled = False
 
     def cancel(self, msg: object = None) -> None:
-        """It has taken too long. What it was told to wait for may come all the same."""
-        asyncio.get_running_loop().call_soon(self._cycle.end_badly)
+        """It has taken too long, and the process ends. What is written all the same counts."""
+        self._cancelled = True
+        asyncio.get_running_loop().call_soon(self._give_up)
+
+    def _give_up(self) -> None:
+        if not self._cycle.response_complete:
+            self._cycle.end_badly()
 
     def counted(self, verdict: Verdict | Exception) -> None:
         """The limiter has looked, or could not."""
+        if self._cancelled:
+            self._cycle.let_go(self)
+            return
         if isinstance(verdict, Exception):
             self._end(self._outcomes.failed(verdict))
             return
@@ -61,6 +69,8 @@ class Straight:
         assert line is not None
         if error is None:
             self._end(self._submit.accepted(line))
+        elif self._cancelled:
+            self._cycle.let_go(self)
         else:
             self._cycle.spawn(self._rescue(error, line))
 
@@ -69,7 +79,7 @@ class Straight:
             await self._submit.log.rescue(problem, self._call.key.organisation, line.content, line.events)
             answer = self._submit.accepted(line)
         except asyncio.CancelledError:
-            self._cycle.end_badly()
+            self._cycle.let_go(self)
             raise
         except Exception as error:
             answer = self._outcomes.failed(error)
@@ -78,11 +88,12 @@ class Straight:
     def _end(self, answer: Answer) -> None:
         self._cycle.let_go(self)
         if self._cycle.response_complete:
-            return  # it was cancelled
+            return  # it was cancelled meanwhile
         headers = self._call.scope["headers"]
         try:
             answers.answer_at_once(self._cycle, answer.status, answer.body, answer.headers, self._limits, headers)
         except Exception:
             log.exception("request not answered")
             self._cycle.end_badly()
+            return
         self._outcomes.ended(self._call.scope["method"], self._call, answer, self._started)

@@ -144,11 +144,12 @@ class BoundedProtocol(HttpToolsProtocol):
         except HeadTooLarge:
             self._end_with(_TOO_LARGE)
             raise
+        scope = self._scope(version, parser.get_method())  # where the target is none, this is no request yet
         self._in_head = False
         self._alarm.clear()
         before = self.cycle
         keep_alive = version != "1.0" and parser.should_keep_alive()
-        cycle = self.cycle = Cycle(self, self._scope(version, parser.get_method()), keep_alive, waits)
+        cycle = self.cycle = Cycle(self, scope, keep_alive, waits)
         # A client that waits to be told to go on may not send the body that was refused: what comes then is unclear.
         if upgrade or waits or DISCARD_BYTES < length < inf:
             cycle.keep_alive = False
@@ -180,9 +181,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         idle = min(IDLE_SECONDS, HEAD_SECONDS)
         self._head_due = self._alarm.set(idle, self._no_head_came) + HEAD_SECONDS - idle
-        self._idle = not self.pipeline
-        if self.pipeline:
+        self._idle = not (self.pipeline or self._in_head)
+        if not self._idle:
             self._alarm.put_off(self._head_due)
+        if self.pipeline:
             self._start(self.pipeline.pop()[0])  # type: ignore[arg-type]
 
     def _scope(self, version: str, method: bytes) -> dict[str, Any]:

@@ -173,6 +173,63 @@ def test_requests_that_come_together_are_answered_in_order(tmp_path: Path, taken
     assert taken == [False, True, True, True]
 
 
+NO_TARGET = [b"http://e", b"http://[::1/", b"http://e:99999999/"]
+
+
+@pytest.mark.parametrize("target", NO_TARGET)
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_a_target_that_is_none_behind_good_requests_takes_nothing_from_them(
+    target: bytes, before: int, tmp_path: Path
+) -> None:
+    bad = b"GET %b HTTP/1.1\r\nHost: e\r\n\r\n" % target
+    with running(tmp_path) as (started, connection):
+        with wire.connected(started.client.base_url) as together:
+            together.send(before * good(started.world) + bad)
+            assert [together.answer()[0] for _ in range(before + 1)] == [*before * [202], 400]
+            assert together.closed()
+        connection.send(before * good(started.world))
+        assert [connection.answer()[0] for _ in range(before)] == before * [202]
+        connection.send(bad)
+        assert connection.answer()[0] == 400
+        assert connection.closed()
+        assert len(read_envelopes(started.world)) == 2 * before
+
+
+def test_a_target_that_is_none_waits_for_the_answer_to_the_request_before(tmp_path: Path, taken: list[bool]) -> None:
+    with running(tmp_path) as (started, connection):
+        with locked(tmp_path / "log.db"):
+            connection.send(good(started.world))
+            until(lambda: len(taken) == 2)
+            malformed = malformed_requests()
+            connection.send(b"GET http://e HTTP/1.1\r\nHost: e\r\n\r\n")
+            until(lambda: malformed_requests() == malformed + 1)
+        assert said(connection.answer()) == (202, ACCEPTED)
+        assert connection.answer()[0] == 400
+        assert connection.closed()
+
+
+def malformed_requests() -> float:
+    return REGISTRY.get_sample_value("zenstep_malformed_requests_total") or 0
+
+
+def test_half_a_head_behind_a_request_has_the_time_of_a_head(
+    tmp_path: Path, taken: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.connections.IDLE_SECONDS", 0.05)
+    with running(tmp_path) as (started, _), wire.connected(started.client.base_url) as connection:
+        whole = good(started.world)
+        with locked(tmp_path / "log.db"):
+            connection.send(whole + whole[:20])
+            until(lambda: len(taken) == 2)
+        assert said(connection.answer()) == (202, ACCEPTED)
+        with wire.connected(started.client.base_url) as idle:
+            idle.send(whole)
+            assert said(idle.answer()) == (202, ACCEPTED)
+            assert idle.closed()
+        connection.send(whole[20:])
+        assert said(connection.answer()) == (202, ACCEPTED)
+
+
 def test_a_client_that_does_not_read_its_answers_is_waited_for(
     tmp_path: Path, taken: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,7 +438,7 @@ def test_who_is_cancelled_is_told_so_once() -> None:
         )
         call = Call(Key("an organisation"), cycle.scope, cycle.receive, b"[")
         straight = Straight(cycle, call, submit, Outcomes(EVENTS, ["POST"], None))
-        assert connection.tasks == {straight}
+        cycle.hold(straight)
         straight.cancel("too long")
         await asyncio.sleep(0)
         straight.counted(Verdict(300, 299, 1_790_000_060, 0))

@@ -7,7 +7,7 @@ import pytest
 
 from backends.limits import Limiter, MemoryLimits
 from backends.log import LogUnavailable
-from backends.telling import into, tell
+from backends.telling import Waiting, into
 from schemas.limits import Verdict
 
 
@@ -18,15 +18,23 @@ def test_a_future_has_what_was_told() -> None:
         bad: asyncio.Future[int] = loop.create_future()
         gone: asyncio.Future[int] = loop.create_future()
         gone.cancel()
-        tell(into(good), 7)
-        tell(into(bad), LogUnavailable("away"))
-        tell(into(gone), 7)
+        Waiting(into(good)).tell(7)
+        Waiting(into(bad)).tell(LogUnavailable("away"))
+        Waiting(into(gone)).tell(7)
         assert await good == 7
         with pytest.raises(LogUnavailable):
             await bad
         assert gone.cancelled()
 
     asyncio.run(situation())
+
+
+def test_what_is_told_twice_is_heard_once() -> None:
+    heard: list[int | Exception] = []
+    waiting: Waiting[int] = Waiting(heard.append)
+    waiting.tell(7)
+    waiting.tell(LogUnavailable("too late"))
+    assert heard == [7]
 
 
 def test_a_fault_of_one_is_none_of_the_others_who_are_told_together(caplog: pytest.LogCaptureFixture) -> None:

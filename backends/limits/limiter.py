@@ -9,21 +9,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
-import msgspec
-
 from backends.limits.protocol import Limits, LimitsAway, Window
 from backends.pace import Pace
-from backends.telling import Told, into, tell
+from backends.telling import Told, Waiting, into
 from schemas.limits import Verdict
 
 COMPANY = 8
 """Requests in a question after which the next one keeps the store's whole pace; see Pace."""
 
 
-class _Waiting(msgspec.Struct):
+class _Waiting(Waiting[Verdict]):
     limit: int
     hits: int
-    told: Told[Verdict] | None  # until it is
 
 
 _Tick = Mapping[str, list[_Waiting]]
@@ -48,7 +45,7 @@ class Limiter:
 
         Of all that is counted in one window, wherever, the first `limit` are within, and no more.
         """
-        self._tick[key].append(_Waiting(limit, hits, told))
+        self._tick[key].append(_Waiting(told, limit, hits))
         if self._next is None:
             self._next = self._pace.schedule(asyncio.get_running_loop(), self._limits.pace, self._ask_all)
 
@@ -96,17 +93,11 @@ class Limiter:
                 left = one.limit - n
                 over = left < 0 and one.hits > 0
                 retry_after = max(1, math.ceil(window.ends_at - now)) if over else 0
-                _tell(one, Verdict(one.limit, left if left > 0 else 0, reset, retry_after))
-
-
-def _tell(one: _Waiting, found: Verdict | Exception) -> None:
-    told, one.told = one.told, None
-    if told is not None:
-        tell(told, found)
+                one.tell(Verdict(one.limit, left if left > 0 else 0, reset, retry_after))
 
 
 def _tell_all(tick: _Tick, error: Exception) -> None:
     """Those who have not been told yet."""
     for waiting in tick.values():
         for one in waiting:
-            _tell(one, error)
+            one.tell(error)
