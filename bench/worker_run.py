@@ -110,24 +110,29 @@ class Runs:
         )
 
     def start(self, subject: Subject, shape: Shape) -> Start:
-        """On topics without an event."""
-        if (subject.name, shape.partitions) not in self._starts:
-            empty = shape._replace(job="bare", events=0, organisations=1, skew="uniform")
-            database = prepare(self._world, subject, empty)
-            watch = Watch(self._world, database)
+        """On topics without an event. The less of two: what else the machine does makes a start cost more."""
+        known = subject.name, shape.partitions
+        if known not in self._starts:
+            found = [self._started(subject, shape) for _ in range(2)]
+            self._starts[known] = Start(min(one.worker for one in found), min(one.postgres for one in found))
+        return self._starts[known]
+
+    def _started(self, subject: Subject, shape: Shape) -> Start:
+        empty = shape._replace(job="bare", events=0, organisations=1, skew="uniform")
+        database = prepare(self._world, subject, empty)
+        watch = Watch(self._world, database)
+        self._world.checkpoint()
+        postgres = watch.postgres_cpu()
+        process = begin(self._world, subject, empty, database, f"g{uuid.uuid4().hex}")
+        try:
+            worker = _idle(process)
             self._world.checkpoint()
-            postgres = watch.postgres_cpu()
-            process = begin(self._world, subject, empty, database, f"g{uuid.uuid4().hex}")
-            try:
-                worker = _idle(process)
-                self._world.checkpoint()
-                found = Start(worker, watch.postgres_cpu() - postgres)
-            finally:
-                stop(process)
-                watch.close()
-            self._world.drop(database)
-            self._starts[subject.name, shape.partitions] = found
-        return self._starts[subject.name, shape.partitions]
+            found = Start(worker, watch.postgres_cpu() - postgres)
+        finally:
+            stop(process)
+            watch.close()
+        self._world.drop(database)
+        return found
 
 
 def median(figures: Sequence[Figure]) -> Figure:
