@@ -1,4 +1,4 @@
-"""The worker's part of `python -m bench.quick`: ours beside two peers, as ratios, in about a hundred seconds."""
+"""The worker's part of `python -m bench.quick`: ours beside two peers, as ratios, in about 80 seconds."""
 
 from bench.worker_events import Job, Shape
 from bench.worker_run import Runs, interleaved

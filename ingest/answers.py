@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
 import orjson
 from starlette.types import Send
 
@@ -77,14 +78,16 @@ def unavailable(reason: str, retry_after: int = 5) -> Refusal:
 _JSON = (b"content-type", b"application/json")
 
 
-async def send_answer(
-    send: Send,
-    status: int,
-    body: bytes,
-    headers: Sequence[tuple[bytes, bytes]],
-    limits: Verdict | None,
-    request: Headers,
-) -> None:
+class Answer(msgspec.Struct, frozen=True):
+    """What a request comes to. `refusal` is why it was refused, if it was."""
+
+    status: int
+    body: bytes
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    refusal: Refusal | None = None
+
+
+async def send_answer(send: Send, answer: Answer, limits: Verdict | None, request: Headers) -> None:
     """Sends a whole response: JSON, or nothing where there is no body.
 
     `limits` say how a request stands that is within them, `request` are its headers.
@@ -93,30 +96,24 @@ async def send_answer(
     if cycle is not None:
         if cycle.full:
             await cycle.writable()
-        answer_at_once(cycle, status, body, headers, limits, request)
+        answer_at_once(cycle, answer, limits, request)
         return
     told = limits.headers() if limits is not None else []
-    described = [*_described(body, headers), *told, *cors.answer_headers(request)]
-    await send({"type": "http.response.start", "status": status, "headers": described})
-    await send({"type": "http.response.body", "body": body})
+    described = [*_described(answer), *told, *cors.answer_headers(request)]
+    await send({"type": "http.response.start", "status": answer.status, "headers": described})
+    await send({"type": "http.response.body", "body": answer.body})
 
 
-def answer_at_once(
-    cycle: Cycle,
-    status: int,
-    body: bytes,
-    headers: Sequence[tuple[bytes, bytes]],
-    limits: Verdict | None,
-    request: Headers,
-) -> None:
+def answer_at_once(cycle: Cycle, answer: Answer, limits: Verdict | None, request: Headers) -> None:
     """The same without waiting where the connection is full; see Cycle.answer.
 
     What limits and cross-origin access add is written out beforehand where it can be, since it is most of the head.
     """
     written = cors.answer_lines(request)
     lines = (limits.lines(), written) if limits is not None else (written,)
-    cycle.answer(status, _described(body, headers), body, lines)
+    cycle.answer(answer.status, _described(answer), answer.body, lines)
 
 
-def _described(body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Sequence[tuple[bytes, bytes]]:
-    return [_JSON, (b"content-length", b"%d" % len(body)), *headers] if body else headers
+def _described(answer: Answer) -> Sequence[tuple[bytes, bytes]]:
+    body = answer.body
+    return [_JSON, (b"content-length", b"%d" % len(body)), *answer.headers] if body else answer.headers

@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 from starlette.routing import BaseRoute
 
 from backends.store.small import SmallReads
-from ingest.call import Answer, Call
+from ingest.answers import Answer
+from ingest.call import Call
 from ingest.decode import UserHasher
 from ingest.durable import Durable
 from ingest.endpoint import Operation, route

@@ -1,13 +1,10 @@
-"""A request whose key is known, and what it is told."""
-
-from collections.abc import Sequence
+"""A request whose key is known."""
 
 import msgspec
 from starlette.types import Receive, Scope
 
 from backends.store.keys import Key
 from ingest import answers
-from ingest.answers import Refusal
 from ingest.body import body_at_hand, read_body
 from ingest.problems import Problem
 from schemas.ids import is_uuid
@@ -41,12 +38,3 @@ class Call(msgspec.Struct):
         if not is_uuid(text):
             raise answers.invalid([Problem("id", "Expected a UUID")])
         return text.lower()
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What a request comes to. `refusal` is why it was refused, if it was."""
-
-    status: int
-    body: bytes
-    headers: Sequence[tuple[bytes, bytes]] = ()
-    refusal: Refusal | None = None

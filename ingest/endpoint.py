@@ -9,8 +9,9 @@ from starlette.types import Receive, Scope, Send
 
 from backends.store.keys import Key
 from ingest import answers, cors
+from ingest.answers import Answer
 from ingest.body import ClientGone
-from ingest.call import Answer, Call
+from ingest.call import Call
 from ingest.gate import Gate
 from ingest.outcomes import Outcomes
 from ingest.refused import Refused
@@ -86,7 +87,7 @@ class Endpoint:
             return
         except Exception as error:
             answer = self._outcomes.failed(error)
-        await answers.send_answer(send, answer.status, answer.body, answer.headers, limits, scope["headers"])
+        await answers.send_answer(send, answer, limits, scope["headers"])
         self._outcomes.ended(method, call, answer, started)
 
 

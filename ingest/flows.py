@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from backends.store.catalog import Flow
-from ingest.answers import not_found
+from ingest.answers import Answer, not_found
 from ingest.cache import ReadThrough
-from ingest.call import Answer, Call
+from ingest.call import Call
 from service import metrics
 from service.fields import Headers
 

@@ -6,7 +6,8 @@ from importlib.metadata import version
 import orjson
 from starlette.routing import BaseRoute
 
-from ingest.call import Answer, Call
+from ingest.answers import Answer
+from ingest.call import Call
 from ingest.endpoint import Operation, route
 from ingest.gate import Gate
 from schemas import openapi

@@ -4,8 +4,8 @@ import logging
 import time
 from collections.abc import Collection
 
-from ingest.answers import Refusal
-from ingest.call import Answer, Call
+from ingest.answers import Answer, Refusal
+from ingest.call import Call
 from ingest.privacy import treatment
 from ingest.refused import STATUSES, Case, Refused
 from service import metrics

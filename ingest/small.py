@@ -8,8 +8,8 @@ import msgspec
 import orjson
 
 from backends.store.small import Done, SmallReads
-from ingest.answers import invalid
-from ingest.call import Answer, Call
+from ingest.answers import Answer, invalid
+from ingest.call import Call
 from ingest.decode import UserHasher, epoch_ms, page_address
 from ingest.durable import Durable
 from ingest.flows import FlowCache, iso

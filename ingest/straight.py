@@ -8,8 +8,9 @@ import asyncio
 import logging
 import time
 
-from ingest import answers, decode
-from ingest.call import Answer, Call
+from ingest import decode
+from ingest.answers import Answer, answer_at_once
+from ingest.call import Call
 from ingest.gate import within
 from ingest.outcomes import Outcomes
 from ingest.submit import ACCEPTED, Line, Submit
@@ -89,9 +90,8 @@ class Straight:
         self._cycle.let_go(self)
         if self._cycle.response_complete:
             return  # it was cancelled meanwhile
-        headers = self._call.scope["headers"]
         try:
-            answers.answer_at_once(self._cycle, answer.status, answer.body, answer.headers, self._limits, headers)
+            answer_at_once(self._cycle, answer, self._limits, self._call.scope["headers"])
         except Exception:
             log.exception("request not answered")
             self._cycle.end_badly()

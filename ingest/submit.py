@@ -5,8 +5,9 @@ import time
 import msgspec
 
 from ingest import decode
+from ingest.answers import Answer
 from ingest.bots import is_bot
-from ingest.call import Answer, Call
+from ingest.call import Call
 from ingest.durable import Durable
 from ingest.privacy import anonymise, treatment
 from schemas import records

@@ -79,7 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _last_words: bytes | None = None
     _idle = False
     _head_due = inf
-    _answered: Cycle | None = None  # the oldest that is not answered yet, else the last; `cycle` is the newest
+    _answering: Cycle | None = None  # the oldest that is not answered yet, else the last; `cycle` is the newest
     _new: Cycle | None = None  # begun by what came last, and not yet on its way
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -97,7 +97,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
         # What refers to each other stays until the collector comes to it, which is thousands of connections later.
         self.transport.close = self.transport.own.close
-        self.parser = self.cycle = self._answered = None  # type: ignore[assignment]
+        self.parser = self.cycle = self._answering = None  # type: ignore[assignment]
         self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
@@ -206,7 +206,7 @@ class BoundedProtocol(HttpToolsProtocol):
         }
 
     def _start(self, cycle: Cycle) -> None:
-        self._answered = cycle
+        self._answering = cycle
         if self._at_once is None or not self._at_once(cycle):
             self.spawn(cycle.run(self.app))
 
@@ -246,7 +246,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _disconnect(self) -> None:
         """Nobody is there any more to read an answer."""
-        for cycle in (self.cycle, self._answered):
+        for cycle in (self.cycle, self._answering):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.notify()

@@ -15,7 +15,6 @@ import httpx
 import orjson
 import pytest
 from prometheus_client import REGISTRY
-from uvicorn.protocols.http.flow_control import FlowControl
 
 from backends.limits import MemoryLimits, Window
 from backends.log import Producer
@@ -34,6 +33,7 @@ from service.connections import BoundedProtocol
 from service.cycle import Cycle
 from tests import wire
 from tests.edges import EVENTS, Running, World, edge, locked, make_world, read_envelopes, read_refused, view
+from tests.held import Held
 from tests.processes import role
 from tests.wire import Connection, request
 from tests.working import until
@@ -110,6 +110,10 @@ def good(world: World, body: bytes = ONE, *headers: str) -> bytes:
 
 def said(answer: Answer) -> tuple[int, bytes]:
     return answer[0], answer[2]
+
+
+def fault(*arguments: object) -> None:
+    raise RuntimeError("planted")
 
 
 def everything(folder: Path) -> Came:
@@ -264,9 +268,6 @@ def test_a_body_that_comes_in_pieces_needs_a_task(tmp_path: Path, taken: list[bo
 def test_a_fault_in_one_step_is_a_500_and_the_next_request_is_taken(
     broken: str, tmp_path: Path, taken: list[bool]
 ) -> None:
-    def fault(*arguments: object) -> None:
-        raise RuntimeError("planted")
-
     with running(tmp_path) as (started, connection):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(broken, fault)
@@ -278,9 +279,6 @@ def test_a_fault_in_one_step_is_a_500_and_the_next_request_is_taken(
 
 
 def test_a_fault_of_the_limiter_is_a_500(tmp_path: Path, taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fault(*arguments: object) -> None:
-        raise RuntimeError("planted")
-
     with running(tmp_path) as (started, connection):
         monkeypatch.setattr(MemoryLimits, "add", fault)
         connection.send(good(started.world))
@@ -292,7 +290,7 @@ def test_an_answer_that_cannot_be_written_is_a_500_in_its_place(
     tmp_path: Path, taken: list[bool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with running(tmp_path) as (started, connection):
-        monkeypatch.setattr("ingest.cors._lines", lambda origin: b"a line\r\n" + None)  # type: ignore[operator]
+        monkeypatch.setattr("ingest.cors._lines", fault)
         connection.send(good(started.world))
         status, headers, body = connection.answer()
         assert (status, headers[b"connection"], body) == (500, b"close", FAULT)
@@ -407,25 +405,6 @@ def test_requests_behind_each_other_whose_client_leaves_are_no_fault(
         connection.send(good(started.world))
         assert said(connection.answer()) == (202, ACCEPTED)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
-
-
-class Held:
-    """A connection, and what was written to it."""
-
-    def __init__(self) -> None:
-        self.transport: Any = self
-        self.flow = FlowControl(self.transport)
-        self.tasks: set[Any] = set()
-        self.written = b""
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def close(self) -> None: ...
-
-    def on_response_complete(self) -> None: ...
-
-    def spawn(self, work: object) -> None: ...
 
 
 def test_who_is_cancelled_is_told_so_once() -> None:
